@@ -1,0 +1,381 @@
+/*
+ * The link: messages between the broker and a relay, and between the broker and a gate, over
+ * SOCK_SEQPACKET UNIX sockets; descriptors ride along (SCM_RIGHTS). docs/link.md has the protocol;
+ * this file has the rows. One table drives encoding, decoding, the fuzzer and the documentation's
+ * check.
+ *
+ * On the wire: u8 version, u8 type, then the fields of the row in order. Integers are big-endian,
+ * texts and blobs are u16 length + bytes. A field that is newer than the message's version is not
+ * there and reads as zero. Bytes left over after the last field: the message is refused.
+ */
+#ifndef SALLYPORT_LINK_H
+#define SALLYPORT_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sallyport/errors.h>
+#include <sallyport/login.h>
+#include <sallyport/policy.h>
+#include <sallyport/secret.h>
+#include <sallyport/session.h>
+
+#ifndef LINK_VERSION
+#define LINK_VERSION 2 /* 2 adds `term` to RECORD_OPEN and `target_version` to READY */
+#endif
+#define LINK_VERSION_MIN 1
+
+#define LINK_MESSAGE_MAX 65536
+#define LINK_FDS_MAX     8
+#define LINK_TICKET_MAX  256
+#define LINK_KEY_MAX     8192 /* public key blob, RFC 4253 §6.6 format */
+#define LINK_COMMAND_MAX 4096
+#define LINK_TARGETS_MAX 200  /* rows in one TARGET_LIST */
+
+/* What a relay is doing, as HELLO tells a broker that adopts it. */
+enum link_phase { LINK_PHASE_LOGIN, LINK_PHASE_CHOOSING, LINK_PHASE_SESSION, LINK_PHASE_ENDED };
+
+enum link_auth { LINK_AUTH_DENIED, LINK_AUTH_OFFER_OK, LINK_AUTH_OK, LINK_AUTH_DISCONNECT };
+
+/* How to log in at the target. */
+enum link_target_auth {
+    TARGET_AUTH_NONE,
+    TARGET_AUTH_PASSWORD,
+    TARGET_AUTH_KEY,
+    TARGET_AUTH_PASSTHROUGH
+};
+
+enum link_channel_kind {
+    CHANNEL_SHELL,     /* a shell, with or without a pty */
+    CHANNEL_EXEC,      /* a command */
+    CHANNEL_TRANSFER,  /* a command that speaks a file protocol: scp, rsync, git */
+    CHANNEL_SUBSYSTEM, /* sftp and others */
+    CHANNEL_KIND_COUNT
+};
+
+enum link_channel_change { LINK_CHANNEL_OPENED, LINK_CHANNEL_CLOSED, LINK_CHANNEL_REFUSED };
+
+enum link_record { LINK_RECORD_NO, LINK_RECORD_YES, LINK_RECORD_REFUSED };
+
+enum link_notice { LINK_NOTICE_WARNING, LINK_NOTICE_MESSAGE };
+
+/* A blob of at most n bytes. */
+#define LINK_BLOB(n)                                                                               \
+    struct {                                                                                       \
+        uint16_t len;                                                                              \
+        uint8_t data[n];                                                                           \
+    }
+
+/* ---- relay to broker ---- */
+
+struct link_hello { /* fd: the activity page, when session_id is not 0 */
+    uint8_t protocol;  /* enum protocol */
+    uint8_t phase;     /* enum link_phase */
+    uint32_t pid;      /* for the log only; the broker uses SO_PEERCRED */
+    char client_address[64];
+    uint16_t client_port;
+    char device[SESSION_DEVICE_MAX];
+    char user[NAME_MAX_LEN + 1]; /* "" before authentication */
+    uint32_t attempts;           /* failed ones so far */
+    uint64_t session_id;         /* 0 when none */
+    LINK_BLOB(LINK_TICKET_MAX) ticket; /* the newest the broker gave */
+};
+
+struct link_auth_password {
+    char user[NAME_MAX_LEN + 1];
+    char device[SESSION_DEVICE_MAX];
+    LINK_BLOB(1024) password;
+};
+
+struct link_auth_key {
+    char user[NAME_MAX_LEN + 1];
+    char device[SESSION_DEVICE_MAX];
+    uint8_t is_signed; /* 0: an offer, grants nothing and leaves no trace */
+    char key_type[64];
+    LINK_BLOB(LINK_KEY_MAX) key;
+};
+
+struct link_route {
+    char account[ACCOUNT_MAX_LEN + 1]; /* "" for the default */
+    char target[NAME_MAX_LEN + 1];
+};
+
+struct link_targets {
+    uint32_t offset; /* rows to skip */
+};
+
+struct link_host_key { /* asks to pin the key of an accept-new target; answered by HOST_KEY_RESULT */
+    char key_type[64];
+    LINK_BLOB(LINK_KEY_MAX) key;
+};
+
+struct link_ready { /* logged in at the target: connecting becomes active */
+    char target_version[SESSION_DEVICE_MAX]; /* since version 2 */
+};
+
+struct link_record_open {
+    uint32_t channel; /* 1 for the first of the session */
+    uint8_t kind;     /* enum link_channel_kind */
+    uint8_t has_pty;
+    uint16_t cols, rows;
+    char command[LINK_COMMAND_MAX];
+    char term[64]; /* since version 2 */
+};
+
+struct link_channel {
+    uint32_t channel;
+    uint8_t change; /* enum link_channel_change */
+    uint8_t kind;
+    uint8_t has_pty;
+    char command[LINK_COMMAND_MAX]; /* exec: the command line; subsystem: its name */
+    uint64_t bytes_in, bytes_out;
+    uint32_t exit_status; /* UINT32_MAX: none was sent */
+    char exit_signal[32];
+};
+
+struct link_frame { /* a recording frame was written */
+    uint32_t channel;
+    uint64_t sequence;
+    uint64_t file_len;
+    LINK_BLOB(32) chain; /* SHA-256, see tracker/FORMAT.md */
+};
+
+struct link_recording_state {
+    uint32_t channel;
+    uint8_t state; /* enum recording_state */
+    char text[SESSION_TEXT_MAX];
+};
+
+struct link_resumed {
+    uint8_t unused;
+};
+
+struct link_event {
+    char kind[32];
+    char text[SESSION_TEXT_MAX];
+};
+
+struct link_closed {
+    uint8_t reason; /* enum end_reason */
+    char author[NAME_MAX_LEN + 16];
+    char text[SESSION_TEXT_MAX];
+    uint64_t bytes_in, bytes_out;
+};
+
+/* ---- broker to relay ---- */
+
+struct link_welcome {
+    uint32_t login_grace_s, auth_attempts, key_offers;
+    uint32_t keepalive_interval_s, keepalive_count;
+    uint32_t broker_lost_after_s;
+    char separators[8];
+    char banner[4096];
+};
+
+struct link_auth_result {
+    uint8_t result; /* enum link_auth */
+    char user[NAME_MAX_LEN + 1];
+    char text[SESSION_TEXT_MAX];
+    LINK_BLOB(LINK_TICKET_MAX) ticket;
+};
+
+struct link_route_result { /* fds: the connected socket, the activity page */
+    uint8_t is_ok;
+    uint8_t reason; /* enum end_reason when not ok */
+    char text[SESSION_TEXT_MAX];
+    uint64_t session_id;
+    int64_t started_wall_us;
+    char account[ACCOUNT_MAX_LEN + 1];
+    char target[NAME_MAX_LEN + 1];
+    char address[SESSION_ADDRESS_MAX];
+    uint8_t auth; /* enum link_target_auth */
+    uint8_t accept_new;
+    char host_key_type[64]; /* "" when none is pinned */
+    LINK_BLOB(LINK_KEY_MAX) host_key;
+    LINK_BLOB(SECRET_MAX) secret; /* password or PEM private key; wiped by both sides */
+    LINK_BLOB(LINK_TICKET_MAX) ticket;
+    struct policy policy;
+};
+
+struct link_target_row {
+    char target[NAME_MAX_LEN + 1];
+    char account[ACCOUNT_MAX_LEN + 1];
+    int64_t last_used_wall_us; /* 0: never */
+};
+
+struct link_target_list { /* rows follow as LINK_TARGET_ROW messages, `count` of them */
+    uint32_t count;
+    uint32_t total;
+};
+
+struct link_host_key_result {
+    uint8_t is_ok;
+    char text[SESSION_TEXT_MAX];
+};
+
+struct link_recording { /* fd: the recording, when verdict is YES */
+    uint32_t channel;
+    uint8_t verdict; /* enum link_record */
+    char text[SESSION_TEXT_MAX];
+};
+
+struct link_notice_msg {
+    uint8_t kind; /* enum link_notice */
+    char text[1024];
+};
+
+struct link_policy {
+    struct policy policy;
+};
+
+struct link_end {
+    uint8_t reason;
+    char author[NAME_MAX_LEN + 16];
+    char text[SESSION_TEXT_MAX]; /* the whole sentence the user sees */
+    uint32_t deadline_ms;
+};
+
+struct link_closed_ack { /* CLOSED is in the store: the relay may go */
+    uint8_t unused;
+};
+
+/* ---- broker and gate ---- */
+
+struct link_gate_config {
+    uint32_t max_unauthenticated, max_unauthenticated_per_source, login_grace_s;
+    uint8_t is_draining;
+};
+
+struct link_gate_key { /* one host key, private, as PEM/OpenSSH text */
+    LINK_BLOB(SECRET_MAX) key;
+};
+
+struct link_gate_listen { /* fds: the whole new set of listeners; replaces the old one */
+    uint32_t count;
+};
+
+struct link_gate_ready { /* gate: keys are loaded, the root is entered, accepting */
+    uint32_t pid;
+};
+
+struct link_gate_settled { /* broker: this relay is authenticated, or gone */
+    uint32_t pid;
+};
+
+struct link_gate_status { /* gate, at changes, at most once a second */
+    uint32_t unauthenticated, parked;
+    uint64_t accepted, evicted;
+};
+
+/* id, wire number, struct, from ('R' relay, 'B' broker to relay, 'g' gate, 'G' broker to gate) */
+#define LINK_MESSAGES(X)                                                                           \
+    X(LINK_HELLO, 1, hello, 'R')                                                                   \
+    X(LINK_AUTH_PASSWORD, 2, auth_password, 'R')                                                   \
+    X(LINK_AUTH_KEY, 3, auth_key, 'R')                                                             \
+    X(LINK_ROUTE, 4, route, 'R')                                                                   \
+    X(LINK_TARGETS, 5, targets, 'R')                                                               \
+    X(LINK_HOST_KEY, 6, host_key, 'R')                                                             \
+    X(LINK_READY, 7, ready, 'R')                                                                   \
+    X(LINK_RECORD_OPEN, 8, record_open, 'R')                                                       \
+    X(LINK_CHANNEL, 9, channel, 'R')                                                               \
+    X(LINK_FRAME, 10, frame, 'R')                                                                  \
+    X(LINK_RECORDING_STATE, 11, recording_state, 'R')                                              \
+    X(LINK_RESUMED, 12, resumed, 'R')                                                              \
+    X(LINK_EVENT, 13, event, 'R')                                                                  \
+    X(LINK_CLOSED, 14, closed, 'R')                                                                \
+    X(LINK_WELCOME, 32, welcome, 'B')                                                              \
+    X(LINK_AUTH_RESULT, 33, auth_result, 'B')                                                      \
+    X(LINK_ROUTE_RESULT, 34, route_result, 'B')                                                    \
+    X(LINK_TARGET_LIST, 35, target_list, 'B')                                                      \
+    X(LINK_TARGET_ROW, 36, target_row, 'B')                                                        \
+    X(LINK_HOST_KEY_RESULT, 37, host_key_result, 'B')                                              \
+    X(LINK_RECORDING, 38, recording, 'B')                                                          \
+    X(LINK_NOTICE, 39, notice, 'B')                                                                \
+    X(LINK_POLICY, 40, policy, 'B')                                                                \
+    X(LINK_END, 41, end, 'B')                                                                      \
+    X(LINK_CLOSED_ACK, 42, closed_ack, 'B')                                                        \
+    X(LINK_GATE_READY, 64, gate_ready, 'g')                                                        \
+    X(LINK_GATE_STATUS, 65, gate_status, 'g')                                                      \
+    X(LINK_GATE_CONFIG, 80, gate_config, 'G')                                                      \
+    X(LINK_GATE_KEY, 81, gate_key, 'G')                                                            \
+    X(LINK_GATE_LISTEN, 82, gate_listen, 'G')                                                      \
+    X(LINK_GATE_SETTLED, 83, gate_settled, 'G')
+
+enum link_type {
+#define X(id, number, member, from) id = number,
+    LINK_MESSAGES(X)
+#undef X
+};
+
+struct link_message {
+    uint8_t version; /* of the sender; set by decode, ignored by encode (which is told) */
+    uint8_t type;    /* enum link_type */
+    union {
+        struct link_hello hello;
+        struct link_auth_password auth_password;
+        struct link_auth_key auth_key;
+        struct link_route route;
+        struct link_targets targets;
+        struct link_host_key host_key;
+        struct link_ready ready;
+        struct link_record_open record_open;
+        struct link_channel channel;
+        struct link_frame frame;
+        struct link_recording_state recording_state;
+        struct link_resumed resumed;
+        struct link_event event;
+        struct link_closed closed;
+        struct link_welcome welcome;
+        struct link_auth_result auth_result;
+        struct link_route_result route_result;
+        struct link_target_list target_list;
+        struct link_target_row target_row;
+        struct link_host_key_result host_key_result;
+        struct link_recording recording;
+        struct link_notice_msg notice;
+        struct link_policy policy;
+        struct link_end end;
+        struct link_closed_ack closed_ack;
+        struct link_gate_ready gate_ready;
+        struct link_gate_status gate_status;
+        struct link_gate_config gate_config;
+        struct link_gate_key gate_key;
+        struct link_gate_listen gate_listen;
+        struct link_gate_settled gate_settled;
+    };
+};
+
+const char *link_type_name(uint8_t type); /* "HELLO"; "?" when unknown */
+
+/*
+ * Pure codec. encode writes m as `version` would say it; the buffer's `failed` tells the rest.
+ * decode takes one whole datagram: ERR_INVALID on anything that is not exactly one message,
+ * ERR_VERSION on a version outside [LINK_VERSION_MIN, LINK_VERSION]. Texts come out
+ * NUL-terminated; a text with a NUL inside is refused.
+ */
+void link_encode(const struct link_message *m, uint8_t version, struct buffer *out);
+MUST_CHECK int link_decode(struct link_message *m, const uint8_t *data, size_t len);
+
+/*
+ * Send one message with up to LINK_FDS_MAX descriptors (borrowed). Never blocks: ERR_AGAIN when
+ * the socket is full, ERR_CLOSED when the other side is gone. Secrets are wiped from the scratch
+ * memory.
+ */
+MUST_CHECK int link_send(int sock, const struct link_message *m, uint8_t version, const int *fds,
+                         size_t fd_count);
+
+/*
+ * Receive one message. fds[LINK_FDS_MAX] is filled with -1 or descriptors that the caller then
+ * owns (close-on-exec set). Returns 0, ERR_AGAIN, ERR_CLOSED, ERR_INVALID or ERR_VERSION (any
+ * descriptors are closed on error). Never blocks.
+ */
+MUST_CHECK int link_receive(int sock, struct link_message *m, int fds[LINK_FDS_MAX]);
+
+/* Close every descriptor that is not -1 and set it to -1. */
+void link_close_fds(int fds[LINK_FDS_MAX]);
+
+/* Wipe a message that may hold a secret. */
+void link_message_wipe(struct link_message *m);
+
+#endif

@@ -1,0 +1,107 @@
+/*
+ * The relay, whatever the protocol: the process of one connection. It owns the link to the broker
+ * (and the listening socket through which a restarted broker finds it), the activity page, the
+ * policy, login grace, and life without a broker. A protocol (proxy/ssh, later proxy/rdp) owns the
+ * two legs and what goes between them; it is a table of functions and is called back with answers.
+ *
+ * One loop, one thread, nothing freed inside a callback: the protocol's `finish` runs from the top
+ * level after relay_finish(). Every request below is remembered until it is answered and repeated
+ * to a broker that adopts the relay, so a protocol never sees that the broker was away.
+ */
+#ifndef RELAY_RELAY_H
+#define RELAY_RELAY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sallyport/link.h>
+#include <sallyport/policy.h>
+
+struct event_base;
+struct relay;
+
+struct relay_protocol {
+    enum protocol protocol;
+    const char *name; /* "ssh" */
+
+    /* In the relay, before the first byte: client_fd is non-blocking and owned from here. The
+     * limits are those of WELCOME. Returns NULL when out of memory. */
+    void *(*start)(struct relay *r, int client_fd, const struct link_welcome *limits);
+
+    void (*auth_result)(void *self, const struct link_auth_result *result);
+    /* target_fd is connected, non-blocking and owned from here; -1 when !result->is_ok. The secret
+     * in result is wiped by the relay when the call returns: copy what is needed, wipe it soon. */
+    void (*routed)(void *self, const struct link_route_result *result, int target_fd);
+    void (*targets)(void *self, const struct link_target_row *rows, size_t count, size_t total);
+    void (*host_key_result)(void *self, bool is_ok, const char *text);
+    /* fd is owned from here; -1 unless verdict is LINK_RECORD_YES. */
+    void (*recording)(void *self, const struct link_recording *answer, int fd);
+    void (*notice)(void *self, enum link_notice kind, const char *text);
+    /* An admin's or a limit's end: show the sentence in the protocol's way, flush, close both legs,
+     * then call relay_finish() (any reason: the first one given stays). After deadline_ms the
+     * process is killed. */
+    void (*end)(void *self, const char *sentence, uint32_t deadline_ms);
+    /* Free everything; called once, last. */
+    void (*finish)(void *self);
+};
+
+struct event_base *relay_base(struct relay *r);
+/* The policy in force, borrowed; it may change at any turn of the loop. */
+const struct policy *relay_policy(const struct relay *r);
+uint64_t relay_session_id(const struct relay *r); /* 0 before the route */
+const char *relay_client_address(const struct relay *r);
+
+/* What the client calls itself (SSH version text); goes along with later messages. */
+void relay_set_device(struct relay *r, const char *device);
+
+/* Requests; the answer comes through the table above. Text that is too long is cut. */
+void relay_auth_password(struct relay *r, const char *user, const char *password);
+void relay_auth_key(struct relay *r, const char *user, bool is_signed, const char *key_type,
+                    const void *blob, size_t len);
+void relay_route(struct relay *r, const char *account, const char *target);
+void relay_targets(struct relay *r, uint32_t offset);
+void relay_pin_host_key(struct relay *r, const char *key_type, const void *blob, size_t len);
+void relay_record_open(struct relay *r, const struct link_record_open *request);
+
+/* Told to the broker; queued (bounded, oldest events dropped and counted) while there is none. */
+void relay_ready(struct relay *r, const char *target_version);
+void relay_channel(struct relay *r, const struct link_channel *change);
+void relay_frame(struct relay *r, const struct link_frame *frame);
+void relay_recording_state(struct relay *r, uint32_t channel, enum recording_state state,
+                           const char *text);
+void relay_event(struct relay *r, const char *kind, const char *text);
+
+/* Count bytes into the page; is_activity as the policy and the channel's kind say. Cheap enough
+ * for every packet. bytes 0 only stamps. */
+void relay_input(struct relay *r, size_t bytes, bool is_activity);
+void relay_output(struct relay *r, size_t bytes, bool is_activity);
+/* +1 when a channel begins that is active by itself (a running command under `auto`), -1 when it
+ * ends. */
+void relay_hold(struct relay *r, int change);
+
+/* The connection is over. The first call decides reason, author and text; the rest are ignored, and
+ * an END of the broker that came earlier wins over all. May be called anywhere: the end itself runs
+ * from the top of the loop. */
+void relay_finish(struct relay *r, enum end_reason reason, const char *author, const char *text);
+bool relay_is_finishing(const struct relay *r);
+
+/* Both legs are up: put the narrower system call filter on. Once. */
+void relay_narrow(struct relay *r);
+
+/*
+ * Run the relay of one accepted connection in this (forked) process and return its exit status.
+ *
+ * client_fd   the accepted socket
+ * link_fd     connected to the broker's relay.sock, nothing said yet
+ * listen_fd   bound and listening in run_dir/relay/, for a later broker
+ * broker_uid  who may connect to listen_fd
+ * spoken      a byte of memory shared with the gate: set to 1 at the client's first byte
+ */
+int relay_run(const struct relay_protocol *protocol, int client_fd, int link_fd, int listen_fd,
+              uint32_t broker_uid, volatile uint8_t *spoken);
+
+/* The protocol saw the client's first byte. */
+void relay_client_spoke(struct relay *r);
+
+#endif
