@@ -1,0 +1,77 @@
+/*
+ * The control server: control.sock, newline-delimited JSON (control/PROTOCOL.md), one command
+ * table. Peer credentials decide who the caller is; identity is never a field. It acts through the
+ * tracker, the store and the few verbs of the daemon below, and never touches a leg.
+ */
+#ifndef CONTROL_CONTROL_H
+#define CONTROL_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <sallyport/buffer.h>
+#include <sallyport/errors.h>
+#include <sallyport/secret.h>
+
+struct event_base;
+struct store;
+struct tracker;
+struct control;
+
+struct control_status {
+    char version[32];
+    char node[65];
+    int32_t pid;
+    int64_t started_wall_us;
+    bool is_draining;
+    uint32_t sessions;        /* live */
+    uint32_t links;           /* relays connected, sessions or not */
+    uint32_t unauthenticated, parked;
+    uint64_t accepted, evicted, adopted;
+    uint64_t history_queued, history_lost;
+    uint64_t recording_free;  /* bytes free where recordings go */
+    char config_path[256];
+    int64_t config_loaded_wall_us;
+    char listeners[512];      /* "ssh [::]:2222, ..." */
+};
+
+/* A password hash is ready (hash "" when hashing failed). Called from the loop. */
+typedef void (*control_hashed_fn)(const char *hash, void *arg);
+
+/* What the daemon does for commands. */
+struct control_host {
+    void *arg;
+    void (*status)(void *arg, struct control_status *out);
+    /* Reload as SIGHUP does; the report (one line a change, or the errors) goes to `report`. */
+    int (*reload)(void *arg, struct buffer *report);
+    void (*drain)(void *arg, bool on, const char *author);
+    /* Drain, then end sessions with a notice after in_s, then stop. */
+    void (*shutdown)(void *arg, uint32_t in_s, const char *author);
+    /* yescrypt off the loop; the secret is copied and wiped. ERR_FULL when too many wait. */
+    int (*hash_password)(void *arg, const struct secret *password, control_hashed_fn done,
+                         void *done_arg);
+    /* Users, targets, grants or roles changed: policies of live sessions are resolved again, and
+     * sessions whose user is locked or gone, or whose grant is gone, end as `revoked`. */
+    void (*access_changed)(void *arg, const char *author);
+    const char *(*recording_dir)(void *arg);
+};
+
+struct control_options {
+    const char *socket_path;
+    const char *admin_group;   /* a missing group is a warning */
+    uid_t owner_uid;           /* of an unprivileged daemon: an admin; (uid_t)-1 for none */
+    const uid_t *refused_uids; /* of gates and relays */
+    size_t refused_uid_count;
+};
+
+/* Bind the socket (umask, mode, an existing socket of ours is replaced, anything else is refused)
+ * and serve. Up to 64 clients, each bounded; a slow reader is dropped with a reason. */
+struct control *control_create(struct event_base *base, struct tracker *tracker,
+                               struct store *store, const struct control_host *host,
+                               const struct control_options *options, char *err, size_t err_len);
+/* Stop serving and unlink the socket. NULL is fine. */
+void control_destroy(struct control *c);
+
+#endif
