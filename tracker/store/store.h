@@ -103,6 +103,8 @@ struct store_key {
     char fingerprint[64]; /* SHA256:base64 without padding, as ssh-keygen -l */
     char comment[128];
     int64_t added_wall_us;
+    uint16_t blob_len;
+    uint8_t blob[LINK_KEY_MAX]; /* RFC 4253 §6.6 format; what a dump and `user key ls` print */
 };
 typedef bool (*store_key_fn)(const struct store_key *k, void *arg);
 
@@ -221,7 +223,8 @@ struct store_session_filter {
     int64_t since_wall_us, until_wall_us; /* of the start; 0: open */
     char search[128];                  /* substring of user, account, target, address, device.. */
     bool only_open;
-    uint32_t limit;                    /* 0: none; newest first */
+    uint64_t before_id;                /* only smaller ids, to page on; 0: all */
+    uint32_t limit;                    /* 0: none; newest (highest id) first */
 };
 typedef bool (*store_session_fn)(const struct store_session *row, void *arg);
 MUST_CHECK int store_sessions(struct store *s, const struct store_session_filter *f,
