@@ -1,0 +1,12 @@
+# proxy.conf.example and docs/man/proxy.conf.5.scd are generated from the option table; these tests
+# prove that the committed files are what the table says today. To renew them:
+#   sallyport-options --example > proxy.conf.example
+#   sallyport-options --man > docs/man/proxy.conf.5.scd
+foreach(pair example:proxy.conf.example man:docs/man/proxy.conf.5.scd)
+  string(REGEX MATCH "^[a-z]+" document ${pair})
+  string(REGEX REPLACE "^[a-z]+:" "" file ${pair})
+  add_test(NAME docs/options-${document} COMMAND ${CMAKE_COMMAND}
+    -DPROGRAM=$<TARGET_FILE:sallyport-options> -DDOCUMENT=${document}
+    -DCOMMITTED=${CMAKE_SOURCE_DIR}/${file} -P ${CMAKE_SOURCE_DIR}/cmake/compare_document.cmake)
+  set_tests_properties(docs/options-${document} PROPERTIES LABELS docs TIMEOUT 60)
+endforeach()
