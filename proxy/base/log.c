@@ -150,7 +150,6 @@ static void format_escaped(char out[TEXT_MAX], const char *fmt, va_list ap)
     int n = vsnprintf(raw, sizeof(raw), fmt, ap);
 
     text_escape(out, TEXT_MAX, raw, n < 0 ? 0 : strlen(raw));
-    memset(raw, 0, n < 0 ? 0 : strlen(raw));
 }
 
 void log_write(enum log_level level, const char *fmt, ...)
