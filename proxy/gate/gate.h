@@ -25,8 +25,8 @@ struct gate_protocol {
 
 /*
  * Run `PROGRAM --gate --run-dir DIR --root DIR [--relay-uid N --relay-gid N] [--reduced]
- * --broker-uid N` with the broker's link at descriptor 3, and return the exit status. Also returns
- * in every relay (a forked child), with the relay's status: the caller must only return it.
+ * --broker-uid N` with the broker's link at descriptor 3, and return the exit status. The relays
+ * (forked children) do not come back here.
  */
 int gate_main(int argc, char **argv, const struct gate_protocol *p);
 

@@ -89,17 +89,21 @@ bool relay_is_finishing(const struct relay *r);
 /* Both legs are up: put the narrower system call filter on. Once. */
 void relay_narrow(struct relay *r);
 
-/*
- * Run the relay of one accepted connection in this (forked) process and return its exit status.
- *
- * client_fd   the accepted socket
- * link_fd     connected to the broker's relay.sock, nothing said yet
- * listen_fd   bound and listening in run_dir/relay/, for a later broker
- * broker_uid  who may connect to listen_fd
- * spoken      a byte of memory shared with the gate: set to 1 at the client's first byte
- */
-int relay_run(const struct relay_protocol *protocol, int client_fd, int link_fd, int listen_fd,
-              uint32_t broker_uid, volatile uint8_t *spoken);
+/* What the gate gives a relay at birth. */
+struct relay_birth {
+    int client_fd;            /* the accepted socket */
+    int link_fd;              /* connected to the broker's relay.sock, nothing said yet; -1 when
+                                 the broker is away: it will adopt */
+    int listen_fd;            /* bound and listening in run_dir/relay/, for a later broker */
+    uint32_t broker_uid;      /* who may connect to listen_fd */
+    volatile uint8_t *spoken; /* shared with the gate: set to 1 at the client's first byte */
+    int64_t accepted_mono_ms; /* login grace counts from here */
+    uint32_t login_grace_s;   /* until WELCOME says otherwise */
+};
+
+/* Run the relay of one accepted connection in this (forked, sandboxed) process and return its exit
+ * status. All descriptors are owned from here. */
+int relay_run(const struct relay_protocol *protocol, const struct relay_birth *birth);
 
 /* The protocol saw the client's first byte. */
 void relay_client_spoke(struct relay *r);

@@ -2,8 +2,8 @@
  * The sandbox of gates and relays: identity, root, limits and system call filters.
  *
  * Installed as root the gate keeps the broker's uid with CAP_SETUID and CAP_SETGID only, and each
- * relay becomes `relay_user`. Run as an ordinary user a user namespace stands in for both. `reduced`
- * skips the root and the namespace; rlimits, no_new_privs and the filters always apply.
+ * relay becomes `relay_user`. Run as an ordinary user a user namespace stands in for both.
+ * `reduced` skips the root and the namespace; rlimits, no_new_privs and the filters always apply.
  */
 #ifndef RELAY_SANDBOX_H
 #define RELAY_SANDBOX_H
@@ -16,7 +16,7 @@
 
 struct sandbox {
     bool is_reduced;
-    bool is_root;      /* started by root: uids below apply */
+    bool is_root; /* started by root: uids below apply */
     uid_t relay_uid;
     gid_t relay_gid;
     const char *root_dir; /* an empty directory, relative to run_dir or absolute */
@@ -30,9 +30,15 @@ MUST_CHECK int sandbox_enter_gate(const struct sandbox *s, char *err, size_t err
  * capabilities, no_new_privs, rlimits, not dumpable. */
 MUST_CHECK int sandbox_enter_relay(const struct sandbox *s, char *err, size_t err_len);
 
-/* The filters; each may only be narrowed. Unknown calls return ENOSYS (EPERM where a library would
- * take that for "not there") and are logged once each through SIGSYS-free means. recording fds are
- * protected by sandbox_protect_fd(). */
+/* Gate: build the filters once, so that no relay pays for it. The two calls below do it when this
+ * was not called. */
+MUST_CHECK int sandbox_prepare(void);
+
+/*
+ * The filters; each may only be narrowed. Calls that we know and refuse return EPERM. Unknown ones
+ * return ENOSYS and leave a line in the kernel's log (an audit record of type 1326 with the call's
+ * number; nothing on a kernel without audit), which the kernel limits by itself.
+ */
 MUST_CHECK int sandbox_filter_login(void);
 MUST_CHECK int sandbox_filter_session(void);
 
