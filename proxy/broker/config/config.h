@@ -77,6 +77,8 @@ struct config {
     uint32_t max_unauthenticated_per_source;
     uint32_t auth_attempts;
     uint32_t key_offers;
+    uint32_t source_failures; /* 0: no limit */
+    uint32_t source_block_s;
 
     /* [recording], besides the policy keys */
     char *recording_dir;

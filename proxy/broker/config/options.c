@@ -51,7 +51,7 @@ static const struct option rows[] = {
      1, 32, NULL, config_check_account,
      "The system user that relays, one process a connection, run as when the daemon is started by "
      "root. It must own no file and must not be the same as user."},
-    {"proxy", "store_key", OPTION_PATH, OPTION_ONCE, MEMBER(store_key), "/etc/sallyport/store.key",
+    {"proxy", "store_key", OPTION_PATH, OPTION_ONCE, MEMBER(store_key), "/etc/sallyport/keys/store.key",
      NULL, 1, 3000, NULL, NULL,
      "The file with the key that encrypts the targets' secrets in the store; made at the first "
      "start. Keep it outside data_dir, so that a copy of data_dir alone discloses no secret."},
@@ -132,6 +132,13 @@ static const struct option rows[] = {
      1, 1000, NULL, NULL,
      "Public keys that a client may offer on one connection without signing."},
 
+    {"limits", "source_failures", OPTION_COUNT, OPTION_RELOAD, MEMBER(source_failures), "10", NULL,
+     0, 1000000, NULL, NULL,
+     "Failed logins after which an address (IPv6: a /64) is refused for a while; nobody else is, "
+     "and no account is locked. 0 is no limit."},
+    {"limits", "source_block", OPTION_DURATION, OPTION_RELOAD, MEMBER(source_block_s), "1m", NULL,
+     1, 86400, NULL, NULL,
+     "How long it takes until all failures of an address are forgotten."},
     {"recording", "dir", OPTION_PATH, OPTION_ONCE | OPTION_DERIVED, MEMBER(recording_dir), "", NULL,
      1, 3000, NULL, NULL,
      "The folder of recordings. The default is recordings in data_dir."},
@@ -439,6 +446,11 @@ static int text_set(struct config *c, const struct option *o, const char *text,
         o->type == OPTION_PATH && text[0] != '\0' ? config_path_join(base_dir, text) : strdup(text);
     if (!value)
         return ERR_MEMORY;
+    if (value[0] != '\0' && strchr(" \t", value[strlen(value) - 1])) { /* -T could not show it */
+        snprintf(err, err_len, "\"%.200s\" ends with a blank; choose another name", value);
+        free(value);
+        return ERR_INVALID;
+    }
     if (o->flags & OPTION_REPEAT) {
         r = list_gain(c, o, value, err, err_len);
         free(value);
