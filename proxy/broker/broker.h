@@ -1,0 +1,97 @@
+/*
+ * The broker's parts, as its own files see them: one struct that owns them all. Nothing outside
+ * proxy/broker includes this.
+ */
+#ifndef BROKER_BROKER_H
+#define BROKER_BROKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sallyport/buffer.h>
+#include <sallyport/link.h>
+
+#include "proxy/broker/config/config.h"
+#include "proxy/broker/privileges.h"
+#include "proxy/broker/sources.h"
+
+struct control;
+struct event;
+struct event_base;
+struct gates;
+struct links;
+struct recordings;
+struct store;
+struct tracker;
+struct workers;
+
+enum broker_stop { BROKER_RUNS, BROKER_STOPS, BROKER_DRAINS_TO_STOP };
+
+struct broker {
+    struct event_base *base;
+    struct config *config;
+    struct identity identity;
+    struct store *store;
+    struct tracker *tracker;
+    struct control *control;
+    struct gates *gates;
+    struct links *links;
+    struct recordings *recordings;
+    struct workers *hash_workers; /* CPU: one thread a core */
+    struct workers *dial_workers; /* waiting: many */
+    struct workers *sync_workers; /* disks: a few */
+    struct sources sources;
+    uint8_t ticket_key[32];
+    int64_t started_wall_us;
+    int64_t loaded_wall_us; /* of the configuration */
+    bool is_draining;
+    enum broker_stop stop;
+    struct event *stop_timer; /* end of shutdown_grace */
+    struct event *adopt_timer;
+    struct event *signals[5];
+    struct event *tick; /* store queue, status, watchdog */
+};
+
+/* ---- gates.c ---- */
+
+struct gates *gates_create(struct broker *b, char *err, size_t err_len);
+void gates_destroy(struct gates *g);
+/* Bind what the configuration lists, before privileges are given up; keeps what is bound already.
+ * On failure nothing changed. */
+MUST_CHECK int gates_bind(struct gates *g, const struct config *c, char *err, size_t err_len);
+/* Make or load host keys and start the gate programs. */
+MUST_CHECK int gates_start(struct gates *g, char *err, size_t err_len);
+/* Send configuration and listeners anew (reload, drain). */
+void gates_update(struct gates *g);
+void gates_settled(struct gates *g, int32_t pid);
+void gates_reap(struct gates *g); /* SIGCHLD */
+void gates_describe(const struct gates *g, char *dst, size_t len);
+void gates_count(const struct gates *g, uint32_t *unauthenticated, uint32_t *parked,
+                 uint64_t *accepted, uint64_t *evicted);
+
+/* ---- links.c ---- */
+
+struct links *links_create(struct broker *b, char *err, size_t err_len);
+void links_destroy(struct links *l);
+/* Connect to every relay that an earlier broker left. Returns how many answered the connect. */
+size_t links_adopt(struct links *l);
+/* Resolve the policy of every live session again. is_access: also end those that are not permitted
+ * any more, as `revoked`. */
+void links_refresh_policies(struct links *l, bool is_access, const char *author);
+/* Less than min_free is left where this session records: what its policy says happens. */
+void links_recording_short(struct links *l, uint64_t session_id);
+void links_count(const struct links *l, uint32_t *links, uint64_t *adopted);
+extern const struct tracker_relay_ops links_relay_ops;
+
+/* ---- broker.c ---- */
+
+/* Runs until stopped; returns the exit status. config is owned from here. */
+int broker_run(struct config *config);
+/* Begin to stop: SIGINT and `shutdown`. */
+void broker_shutdown(struct broker *b, uint32_t grace_s, const char *author);
+void broker_event(struct broker *b, const char *kind, const char *user, const char *source,
+                  uint64_t session_id, const char *text);
+void broker_session_gone(struct broker *b); /* a drain may be over */
+
+#endif

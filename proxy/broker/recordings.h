@@ -1,0 +1,49 @@
+/*
+ * Recording files, the broker's half: opens them, watches the space that is left, syncs them off
+ * the loop at most every 5 s, and keeps the chain's head in the store. The relay writes.
+ */
+#ifndef BROKER_RECORDINGS_H
+#define BROKER_RECORDINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sallyport/errors.h>
+
+struct event_base;
+struct recordings;
+struct store;
+struct workers;
+
+/* A live session's recordings have less than min_free left: called once a shortage and session. */
+typedef void (*recordings_short_fn)(uint64_t session_id, void *arg);
+
+struct recordings *recordings_create(struct event_base *base, struct store *store,
+                                     struct workers *workers, recordings_short_fn on_short,
+                                     void *arg);
+void recordings_destroy(struct recordings *r);
+
+/* Where recordings go and the reserve to leave; copied. Makes the directory (0700). ERR_SYSTEM
+ * leaves what was set before. */
+MUST_CHECK int recordings_configure(struct recordings *r, const char *dir, uint64_t min_free,
+                                    char *err, size_t err_len);
+const char *recordings_dir(const struct recordings *r);
+uint64_t recordings_free_bytes(const struct recordings *r);
+
+/* 0 when a new recording may begin; otherwise err has the sentence for the user. */
+MUST_CHECK int recordings_check(const struct recordings *r, char *err, size_t err_len);
+
+/* Open the file of a channel: O_APPEND|O_EXCL|O_NOFOLLOW below a directory of the day. Returns the
+ * descriptor (the caller's) or a negative error with the sentence in err. */
+MUST_CHECK int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel,
+                               char *err, size_t err_len);
+/* A broker that restarted takes the session's recordings up again. */
+void recordings_adopt(struct recordings *r, uint64_t session_id);
+void recordings_frame(struct recordings *r, uint64_t session_id, uint32_t channel, uint64_t frames,
+                      uint64_t file_len, const uint8_t chain[32]);
+void recordings_failed(struct recordings *r, uint64_t session_id, uint32_t channel);
+/* The session is over: last sync, rows closed. */
+void recordings_close(struct recordings *r, uint64_t session_id);
+
+#endif
