@@ -1,0 +1,11 @@
+# End-to-end tests: tests/e2e/test_NAME.py is one ctest. slow_ ones have a label of their own.
+find_program(SALLYPORT_PYTHON NAMES /usr/bin/python3 python3 NO_CACHE)
+file(GLOB e2e_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/e2e/test_*.py)
+foreach(source ${e2e_sources})
+  get_filename_component(name ${source} NAME_WE)
+  string(REPLACE test_ "" short ${name})
+  add_test(NAME e2e/${short}
+    COMMAND ${SALLYPORT_PYTHON} -m pytest -q -p no:cacheprovider --tb=short ${source})
+  set_tests_properties(e2e/${short} PROPERTIES LABELS e2e TIMEOUT 900
+    ENVIRONMENT "SALLYPORT_BUILD=${CMAKE_BINARY_DIR};PYTHONDONTWRITEBYTECODE=1;SALLYPORT_TEST_KIND=$<IF:$<BOOL:${SALLYPORT_SANITIZE}>,sanitize,plain>")
+endforeach()
