@@ -4,6 +4,7 @@
  */
 #include "proxy/broker/notify.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -88,7 +89,7 @@ static void tell(const char *text)
         return;
     if (sendto(manager.fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
                (const struct sockaddr *)&manager.address, manager.address_len) < 0)
-        log_debug("the service manager did not take a message: %m");
+        log_debug("the service manager did not take a message: %s", strerror(errno));
 }
 
 void notify_ready(void)
