@@ -75,7 +75,8 @@ extern const size_t policy_key_count;
 /* The built-in defaults. */
 void policy_defaults(struct policy *p);
 
-/* Parse one value as a row says. On error writes a sentence that says what to do to err. */
+/* Parse one value as a row says. On error writes a sentence that says what to do to err; it does not
+ * name the key, which has two names: the caller does. */
 MUST_CHECK int policy_parse_value(const struct policy_key *key, const char *text, uint64_t *value,
                                   char *err, size_t err_len);
 const char *policy_value_text(const struct policy_key *key, uint64_t value, char *dst,
