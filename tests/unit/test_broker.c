@@ -1,0 +1,278 @@
+/* The broker's small parts: worker pool, sources of failed logins, tickets, addresses, hashes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <event2/event.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sallyport/fingerprint.h>
+#include <sallyport/secret.h>
+
+#include "proxy/broker/dial.h"
+#include "proxy/broker/hasher.h"
+#include "proxy/broker/sources.h"
+#include "proxy/broker/ticket.h"
+#include "proxy/broker/workers.h"
+
+/* ---- workers ---- */
+
+struct counted {
+    struct job job;
+    int number;
+};
+
+static int order[64];
+static int order_len;
+static atomic_int gate_is_open;
+
+static void counted_run(struct job *job)
+{
+    (void)job;
+    while (!atomic_load(&gate_is_open))
+        usleep(1000);
+}
+
+static void counted_done(struct job *job)
+{
+    order[order_len++] = ((struct counted *)job)->number;
+    free(job);
+}
+
+static struct job *counted_new(int number, uint64_t lane)
+{
+    struct counted *c = calloc(1, sizeof(*c));
+
+    assert_non_null(c);
+    c->number = number;
+    c->job.lane = lane;
+    c->job.run = counted_run;
+    c->job.done = counted_done;
+    return &c->job;
+}
+
+static void lanes_take_turns(void **state)
+{
+    struct event_base *base = event_base_new();
+    struct workers *w = workers_create(base, 1, 8);
+
+    (void)state;
+    order_len = 0;
+    atomic_store(&gate_is_open, 0);
+    assert_int_equal(workers_submit(w, counted_new(1, 7)), 0);
+    while (workers_waiting(w) > 0)
+        usleep(1000); /* the one thread has it */
+    assert_int_equal(workers_submit(w, counted_new(2, 7)), 0);
+    assert_int_equal(workers_submit(w, counted_new(3, 7)), 0);
+    assert_int_equal(workers_submit(w, counted_new(4, 9)), 0);
+    atomic_store(&gate_is_open, 1);
+    while (order_len < 4)
+        event_base_loop(base, EVLOOP_ONCE);
+    assert_int_equal(order[0], 1);
+    for (int i = 0; i < 4; i++)
+        assert_true(order[i] >= 1 && order[i] <= 4);
+    workers_destroy(w);
+    event_base_free(base);
+}
+
+static void full_queue_refuses_and_destroy_delivers(void **state)
+{
+    struct event_base *base = event_base_new();
+    struct workers *w = workers_create(base, 1, 2);
+    struct job *refused = counted_new(9, 1);
+
+    (void)state;
+    order_len = 0;
+    atomic_store(&gate_is_open, 0);
+    assert_int_equal(workers_submit(w, counted_new(1, 1)), 0);
+    while (workers_waiting(w) > 0)
+        usleep(1000);
+    assert_int_equal(workers_submit(w, counted_new(2, 1)), 0);
+    assert_int_equal(workers_submit(w, counted_new(3, 1)), 0);
+    assert_int_equal(workers_submit(w, refused), ERR_FULL);
+    free(refused);
+    atomic_store(&gate_is_open, 1);
+    workers_destroy(w);
+    assert_int_equal(order_len, 3); /* nothing that was taken is lost */
+    event_base_free(base);
+}
+
+/* ---- sources ---- */
+
+static void source_is_blocked_alone(void **state)
+{
+    static struct sources s;
+    const struct source_limits l = {10, 60};
+    bool is_first;
+    int64_t now = 1000;
+
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(sources_blocked_s(&s, "192.0.2.1", &l, now, &is_first), 0);
+        sources_failed(&s, "192.0.2.1", &l, now);
+    }
+    assert_true(sources_blocked_s(&s, "192.0.2.1", &l, now, &is_first) > 0);
+    assert_true(is_first);
+    assert_true(sources_blocked_s(&s, "192.0.2.1", &l, now, &is_first) > 0);
+    assert_false(is_first); /* one line a burst */
+    assert_int_equal(sources_blocked_s(&s, "192.0.2.2", &l, now, &is_first), 0);
+    assert_int_equal(sources_blocked_s(&s, "192.0.2.1", &l, now + 10000, &is_first), 0);
+}
+
+static void ipv6_source_is_a_64(void **state)
+{
+    static struct sources s;
+    const struct source_limits l = {2, 60};
+    bool is_first;
+
+    (void)state;
+    sources_failed(&s, "2001:db8::1", &l, 0);
+    sources_failed(&s, "2001:db8::ffff:2", &l, 0);
+    assert_true(sources_blocked_s(&s, "2001:db8::3", &l, 0, &is_first) > 0);
+    assert_int_equal(sources_blocked_s(&s, "2001:db8:0:1::3", &l, 0, &is_first), 0);
+    assert_true(sources_lane("2001:db8::1") == sources_lane("2001:db8::2"));
+    assert_true(sources_lane("192.0.2.1") == sources_lane("::ffff:192.0.2.1"));
+    assert_true(sources_lane("192.0.2.1") != sources_lane("192.0.2.2"));
+}
+
+static void sources_stay_bounded(void **state)
+{
+    static struct sources s;
+    const struct source_limits l = {2, 60}, off = {0, 60};
+    char address[32];
+    bool is_first;
+
+    (void)state;
+    for (int i = 0; i < SOURCES_MAX + 100; i++) {
+        snprintf(address, sizeof(address), "10.%d.%d.%d", i >> 16, i >> 8 & 255, i & 255);
+        sources_failed(&s, address, &l, i);
+    }
+    assert_int_equal(s.count, SOURCES_MAX);
+    for (int i = 0; i < 100; i++)
+        sources_failed(&s, "192.0.2.1", &off, 0);
+    assert_int_equal(sources_blocked_s(&s, "192.0.2.1", &off, 0, &is_first), 0);
+}
+
+/* ---- tickets ---- */
+
+static void ticket_round_trip_and_forgery(void **state)
+{
+    uint8_t key[32] = {1}, other[32] = {2}, data[LINK_TICKET_MAX];
+    struct ticket t = {.user = "alice", .session_id = 42, .pid = 7, .attempts = 3}, back;
+    size_t len = ticket_make(key, &t, data);
+
+    (void)state;
+    assert_true(len > 0);
+    assert_int_equal(ticket_read(key, data, len, &back), 0);
+    assert_string_equal(back.user, "alice");
+    assert_int_equal(back.session_id, 42);
+    assert_int_equal(back.pid, 7);
+    assert_int_equal(back.attempts, 3);
+    assert_int_equal(ticket_read(other, data, len, &back), ERR_DENIED);
+    for (size_t i = 0; i < len; i++) {
+        data[i] ^= 1;
+        assert_int_equal(ticket_read(key, data, len, &back), ERR_DENIED);
+        data[i] ^= 1;
+        assert_int_equal(ticket_read(key, data, i, &back), ERR_DENIED);
+    }
+}
+
+/* ---- addresses ---- */
+
+static void addresses_split(void **state)
+{
+    char host[64], port[8];
+
+    (void)state;
+    assert_int_equal(dial_split("web01.example:22", host, sizeof(host), port, sizeof(port)), 0);
+    assert_string_equal(host, "web01.example");
+    assert_string_equal(port, "22");
+    assert_int_equal(dial_split("[::1]:2222", host, sizeof(host), port, sizeof(port)), 0);
+    assert_string_equal(host, "::1");
+    assert_int_equal(dial_split("web01", host, sizeof(host), port, sizeof(port)), ERR_INVALID);
+    assert_int_equal(dial_split(":22", host, sizeof(host), port, sizeof(port)), ERR_INVALID);
+    assert_int_equal(dial_split("[::1:22", host, sizeof(host), port, sizeof(port)), ERR_INVALID);
+    assert_int_equal(dial_split("a:123456789", host, sizeof(host), port, sizeof(port)),
+                     ERR_INVALID);
+}
+
+static void fingerprint_is_openssh_s(void **state)
+{
+    char print[FINGERPRINT_MAX];
+
+    (void)state;
+    assert_string_equal(fingerprint_sha256(print, "", 0),
+                        "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU");
+}
+
+/* ---- hashes ---- */
+
+static char made_hash[512];
+static int check_result;
+
+static void made(const char *hash, void *arg)
+{
+    (void)arg;
+    snprintf(made_hash, sizeof(made_hash), "%s", hash);
+}
+
+static void checked(bool is_right, void *arg)
+{
+    (void)arg;
+    check_result = is_right;
+}
+
+static bool check(struct event_base *base, struct workers *w, const char *hash,
+                  const char *password, size_t len)
+{
+    check_result = -1;
+    if (hasher_check(w, hash, password, len, 1, checked, NULL) < 0)
+        return false;
+    while (check_result < 0)
+        event_base_loop(base, EVLOOP_ONCE);
+    return check_result == 1;
+}
+
+static void hashes_verify(void **state)
+{
+    struct event_base *base = event_base_new();
+    struct workers *w = workers_create(base, 2, 8);
+    struct secret s;
+
+    (void)state;
+    assert_int_equal(hasher_init(), 0);
+    assert_true(secret_set(&s, "correct horse", 13));
+    assert_int_equal(hasher_make(w, &s, made, NULL), 0);
+    while (!made_hash[0])
+        event_base_loop(base, EVLOOP_ONCE);
+    assert_memory_equal(made_hash, "$y$", 3);
+    assert_true(check(base, w, made_hash, "correct horse", 13));
+    assert_false(check(base, w, made_hash, "correct horsf", 13));
+    assert_false(check(base, w, "", "nobody has this password", 24)); /* the dummy's own */
+    assert_false(check(base, w, made_hash, "correct horse\0x", 15));
+    secret_wipe(&s);
+    workers_destroy(w);
+    event_base_free(base);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lanes_take_turns),
+        cmocka_unit_test(full_queue_refuses_and_destroy_delivers),
+        cmocka_unit_test(source_is_blocked_alone),
+        cmocka_unit_test(ipv6_source_is_a_64),
+        cmocka_unit_test(sources_stay_bounded),
+        cmocka_unit_test(ticket_round_trip_and_forgery),
+        cmocka_unit_test(addresses_split),
+        cmocka_unit_test(fingerprint_is_openssh_s),
+        cmocka_unit_test(hashes_verify),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
