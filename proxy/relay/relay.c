@@ -1,0 +1,471 @@
+/*
+ * The life of a relay: waits for WELCOME, hands the client to the protocol, keeps the deadlines,
+ * ends once with a reason, and delivers CLOSED. What goes over the link is uplink.c; what goes
+ * between the legs is the protocol's. Called by proxy/gate in the forked child.
+ */
+#include "proxy/relay/relay.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/log.h>
+#include <sallyport/secret.h>
+#include <sallyport/text.h>
+
+#include "proxy/relay/relay_priv.h"
+#include "proxy/relay/sandbox.h"
+
+#define MS                  1000
+#define CHOOSING_MAX_S      600 /* a menu that nobody answers */
+#define ACK_WAIT_MS         2000
+#define ACK_WAIT_ALONE_MS   60000
+#define END_DEADLINE_SSH_MS 1000 /* docs/link.md; what the relay gives itself */
+#define END_DEADLINE_RDP_MS 4000
+
+/* ---- what a protocol may know ---- */
+
+struct event_base *relay_base(struct relay *r)
+{
+    return r->base;
+}
+
+const struct policy *relay_policy(const struct relay *r)
+{
+    return &r->policy;
+}
+
+uint64_t relay_session_id(const struct relay *r)
+{
+    return r->session_id;
+}
+
+const char *relay_client_address(const struct relay *r)
+{
+    return r->client_address;
+}
+
+bool relay_is_finishing(const struct relay *r)
+{
+    return r->is_finishing;
+}
+
+void relay_client_spoke(struct relay *r)
+{
+    *r->spoken = 1;
+}
+
+void relay_narrow(struct relay *r)
+{
+    if (r->is_narrow)
+        return;
+    r->is_narrow = true;
+    if (sandbox_filter_session() < 0)
+        relay_finish(r, END_RELAY_CRASHED, "relay", "the sandbox could not be narrowed");
+    malloc_trim(0); /* what two key exchanges needed is not needed while relaying */
+}
+
+/* ---- the end ---- */
+
+void relay_enter(struct relay *r, enum link_phase phase)
+{
+    static const char *const names[] = {"login", "choosing", "session", "ended"};
+
+    log_debug("%s -> %s", names[r->phase], names[phase]);
+    r->phase = phase;
+    r->phase_ms = clock_mono_ms();
+}
+
+static void set_ending(struct relay *r, enum end_reason reason, const char *author,
+                       const char *text)
+{
+    r->ending.reason = reason;
+    text_copy(r->ending.author, sizeof(r->ending.author), author);
+    text_copy(r->ending.text, sizeof(r->ending.text), text);
+}
+
+void relay_finish(struct relay *r, enum end_reason reason, const char *author, const char *text)
+{
+    if (r->is_finishing)
+        return;
+    if (!r->is_ending)
+        set_ending(r, reason, author, text);
+    r->is_finishing = true; /* the loop's top level does the rest */
+}
+
+void relay_end(struct relay *r, enum end_reason reason, const char *author, const char *sentence,
+               uint32_t deadline_ms)
+{
+    if (r->is_ending || r->is_finishing)
+        return;
+    set_ending(r, reason, author, sentence);
+    r->is_ending = true;
+    if (!r->self) {
+        relay_finish(r, reason, author, sentence);
+        return;
+    }
+    /* a little before the broker would kill us, so that CLOSED still arrives */
+    r->end_by_ms = clock_mono_ms() + deadline_ms - deadline_ms / 8;
+    r->protocol->end(r->self, sentence, deadline_ms);
+}
+
+static void end_by_ourselves(struct relay *r, enum end_reason reason, const char *author,
+                             const char *sentence)
+{
+    relay_end(r, reason, author, sentence,
+              r->protocol->protocol == PROTOCOL_RDP ? END_DEADLINE_RDP_MS : END_DEADLINE_SSH_MS);
+}
+
+static void close_client(struct relay *r)
+{
+    if (r->client_fd < 0)
+        return;
+    event_del(&r->client_readable);
+    close(r->client_fd);
+    r->client_fd = -1;
+}
+
+static void queue_closed(struct relay *r)
+{
+    struct link_closed *c = &uplink_begin(LINK_CLOSED)->closed;
+
+    c->reason = (uint8_t)r->ending.reason;
+    text_copy(c->author, sizeof(c->author), r->ending.author);
+    text_copy(c->text, sizeof(c->text), r->ending.text);
+    if (r->page) {
+        c->bytes_in = atomic_load_explicit(&r->page->bytes_in, memory_order_relaxed);
+        c->bytes_out = atomic_load_explicit(&r->page->bytes_out, memory_order_relaxed);
+    }
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
+/* Top level: nothing of the protocol is on the stack. */
+static void close_connection(struct relay *r)
+{
+    void *self = r->self;
+
+    r->self = NULL;
+    if (self)
+        r->protocol->finish(self); /* closes recordings: the last frames are said before CLOSED */
+    close_client(r);
+    log_debug("over: %s by %s: %s", end_reason_name(r->ending.reason), r->ending.author,
+              r->ending.text);
+    queue_closed(r);
+    relay_enter(r, LINK_PHASE_ENDED);
+}
+
+/* ---- the beginning ---- */
+
+void relay_start_protocol(struct relay *r, const struct link_welcome *limits)
+{
+    int fd = r->client_fd;
+
+    if (r->self || r->is_finishing || r->phase == LINK_PHASE_ENDED)
+        return;
+    event_del(&r->client_readable);
+    r->client_fd = -1;
+    r->self = r->protocol->start(r, fd, limits);
+    if (!r->self) {
+        close(fd);
+        relay_finish(r, END_RELAY_CRASHED, "relay", "out of memory");
+    }
+}
+
+/* Before WELCOME: learn whether the client speaks or goes, and leave its bytes alone. Once, since
+ * bytes that stay would wake us again and again. */
+static void client_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay *r = arg;
+    int bytes = 0;
+
+    (void)what;
+    if (ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0)
+        relay_client_spoke(r);
+    else
+        relay_finish(r, END_NETWORK_LOST, "client", "the client went away");
+}
+
+static void sigterm_cb(evutil_socket_t sig, short what, void *arg)
+{
+    struct relay *r = arg;
+
+    (void)sig, (void)what;
+    if (r->phase == LINK_PHASE_ENDED)
+        r->is_over = true;
+    else
+        end_by_ourselves(r, END_SHUTDOWN, "system",
+                         "You have been disconnected: Sallyport is shutting down");
+}
+
+static void listen_cb(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    uplink_accept(arg);
+}
+
+/* ---- time ---- */
+
+static struct alone_view view_of(const struct relay *r, int64_t now_ms)
+{
+    return (struct alone_view){
+        .since_ms = r->alone_since_ms,
+        .started_ms = r->page->started_mono_ms,
+        .last_ms = r->is_ready ? activity_last_ms(r->page, now_ms) : now_ms,
+        .warned_for_ms = r->warned_for_ms,
+        .broker_lost_after_s = r->broker_lost_after_s,
+        .policy = &r->policy,
+    };
+}
+
+/* Without a broker we keep the limits ourselves. Returns when to look again. */
+static int64_t look_after_ourselves(struct relay *r, int64_t now_ms)
+{
+    static const enum end_reason reasons[] = {
+        [ALONE_END_IDLE] = END_IDLE_TIMEOUT,
+        [ALONE_END_MAX_DURATION] = END_MAX_DURATION,
+        [ALONE_END_BROKER_LOST] = END_BROKER_LOST,
+    };
+    struct alone_view v = view_of(r, now_ms);
+    char sentence[SESSION_TEXT_MAX];
+    int64_t wake_ms;
+    enum alone_verdict verdict = alone_check(&v, now_ms, &wake_ms);
+
+    if (verdict == ALONE_WAIT)
+        return wake_ms;
+    alone_sentence(sentence, sizeof(sentence), verdict, &v);
+    if (verdict != ALONE_WARN) {
+        end_by_ourselves(r, reasons[verdict], "policy", sentence);
+        return ALONE_NEVER;
+    }
+    r->warned_for_ms = v.last_ms;
+    if (r->self)
+        r->protocol->notice(r->self, LINK_NOTICE_WARNING, sentence);
+    relay_event(r, "idle-warning", sentence);
+    return now_ms;
+}
+
+static void grace_is_over(struct relay *r)
+{
+    char text[SESSION_TEXT_MAX], words[64];
+
+    snprintf(text, sizeof(text), "not logged in within %s",
+             text_duration_words(words, sizeof(words), r->login_grace_s));
+    relay_finish(r, END_POLICY, "policy", text);
+}
+
+/* In the session itself there is nothing to wait for while a broker is there: it keeps the limits,
+ * and an idle relay sleeps. */
+static int64_t watch_phase(struct relay *r, int64_t now_ms)
+{
+    int64_t due = ALONE_NEVER;
+
+    switch (r->phase) {
+    case LINK_PHASE_LOGIN:
+        due = r->accepted_ms + (int64_t)r->login_grace_s * MS;
+        if (now_ms >= due)
+            grace_is_over(r);
+        break;
+    case LINK_PHASE_CHOOSING:
+        due = r->phase_ms + CHOOSING_MAX_S * MS;
+        if (now_ms >= due)
+            end_by_ourselves(r, END_POLICY, "policy",
+                             "You have been disconnected: no target was chosen in time");
+        break;
+    case LINK_PHASE_SESSION:
+        if (r->alone_since_ms)
+            due = look_after_ourselves(r, now_ms);
+        break;
+    case LINK_PHASE_ENDED:
+        break;
+    }
+    return due;
+}
+
+static int64_t watch_ending(struct relay *r, int64_t now_ms)
+{
+    int64_t due = ALONE_NEVER;
+
+    if (r->phase == LINK_PHASE_ENDED) {
+        if (r->uplink.state == UPLINK_NONE)
+            due = r->phase_ms + (r->session_id ? ACK_WAIT_ALONE_MS : 0);
+        else if (r->leave_by_ms)
+            due = r->leave_by_ms;
+        else
+            due = r->leave_by_ms = now_ms + ACK_WAIT_MS;
+        if (r->uplink.state == UPLINK_NONE)
+            r->leave_by_ms = 0; /* the next broker has its own two seconds */
+        if (now_ms >= due)
+            r->is_over = true;
+    } else if (r->is_ending && r->end_by_ms) {
+        due = r->end_by_ms;
+        if (now_ms >= due)
+            relay_finish(r, END_NONE, "", "");
+    }
+    return due;
+}
+
+static int64_t look_at_clock(struct relay *r)
+{
+    int64_t now_ms, due;
+
+    if (r->phase == LINK_PHASE_SESSION && !r->is_ending && !r->alone_since_ms)
+        return ALONE_NEVER; /* the way of every packet: not even a look at the clock */
+    now_ms = clock_mono_ms();
+    due = r->is_ending || r->phase == LINK_PHASE_ENDED ? watch_ending(r, now_ms)
+                                                       : watch_phase(r, now_ms);
+    return due;
+}
+
+static void arm_timer(struct relay *r, int64_t due_ms)
+{
+    struct timeval in;
+    int64_t left_ms;
+
+    if (due_ms == r->timer_ms)
+        return;
+    r->timer_ms = due_ms;
+    if (due_ms == ALONE_NEVER) {
+        event_del(&r->timer);
+        return;
+    }
+    left_ms = due_ms - clock_mono_ms();
+    if (left_ms < 0)
+        left_ms = 0;
+    in.tv_sec = left_ms / MS;
+    in.tv_usec = left_ms % MS * MS + 500; /* never a hair too early */
+    event_add(&r->timer, &in);
+}
+
+static void timer_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay *r = arg;
+
+    (void)fd, (void)what;
+    r->timer_ms = ALONE_NEVER; /* turn() looks at the clock */
+}
+
+/* ---- the loop ---- */
+
+/* After each round of events, with no callback on the stack. */
+static void turn(struct relay *r)
+{
+    int64_t due;
+
+    do {
+        look_at_clock(r);
+        if (r->is_finishing && r->phase != LINK_PHASE_ENDED)
+            close_connection(r);
+        uplink_flush(r);
+        due = look_at_clock(r); /* again: the link may have broken just now */
+    } while (r->is_finishing && r->phase != LINK_PHASE_ENDED);
+    arm_timer(r, due);
+}
+
+static void name_client(struct relay *r)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof(ss);
+    const struct sockaddr_in *v4 = (const void *)&ss;
+    const struct sockaddr_in6 *v6 = (const void *)&ss;
+
+    text_copy(r->client_address, sizeof(r->client_address), "?");
+    if (getpeername(r->client_fd, (struct sockaddr *)&ss, &len) < 0)
+        return;
+    if (ss.ss_family == AF_INET) {
+        inet_ntop(AF_INET, &v4->sin_addr, r->client_address, sizeof(r->client_address));
+        r->client_port = ntohs(v4->sin_port);
+    } else if (ss.ss_family == AF_INET6) {
+        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
+            inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], r->client_address,
+                      sizeof(r->client_address));
+        else
+            inet_ntop(AF_INET6, &v6->sin6_addr, r->client_address, sizeof(r->client_address));
+        r->client_port = ntohs(v6->sin6_port);
+    }
+}
+
+static struct relay *relay_create(const struct relay_protocol *protocol,
+                                  const struct relay_birth *birth)
+{
+    struct relay *r = calloc(1, sizeof(*r));
+
+    if (!r || !(r->base = event_base_new())) {
+        free(r);
+        return NULL;
+    }
+    r->protocol = protocol;
+    r->spoken = birth->spoken;
+    r->client_fd = birth->client_fd;
+    r->listen_fd = birth->listen_fd;
+    r->broker_uid = birth->broker_uid;
+    r->accepted_ms = birth->accepted_mono_ms;
+    r->login_grace_s = birth->login_grace_s;
+    r->page_fd = -1;
+    r->timer_ms = ALONE_NEVER;
+    policy_defaults(&r->policy);
+    outbox_init(&r->outbox);
+    name_client(r);
+    log_set_prefix("%s %s:%u", protocol->name, r->client_address, r->client_port);
+    event_assign(&r->timer, r->base, -1, 0, timer_cb, r);
+    event_assign(&r->client_readable, r->base, r->client_fd, EV_READ, client_cb, r);
+    event_assign(&r->listen_readable, r->base, r->listen_fd, EV_READ | EV_PERSIST, listen_cb, r);
+    event_assign(&r->sigterm, r->base, SIGTERM, EV_SIGNAL | EV_PERSIST, sigterm_cb, r);
+    uplink_init(r);
+    return r;
+}
+
+static void relay_destroy(struct relay *r)
+{
+    uplink_close(r);
+    close_client(r);
+    event_del(&r->timer);
+    event_del(&r->listen_readable);
+    event_del(&r->sigterm);
+    close(r->listen_fd);
+    activity_unmap(r->page);
+    if (r->page_fd >= 0)
+        close(r->page_fd);
+    outbox_finish(&r->outbox);
+    free(r->rows);
+    event_base_free(r->base);
+    memory_wipe(&r->ticket, sizeof(r->ticket));
+    free(r);
+}
+
+int relay_run(const struct relay_protocol *protocol, const struct relay_birth *birth)
+{
+    struct relay *r = relay_create(protocol, birth);
+
+    if (!r) {
+        log_error("out of memory");
+        return 1;
+    }
+    if (event_add(&r->client_readable, NULL) < 0 || event_add(&r->listen_readable, NULL) < 0 ||
+        event_add(&r->sigterm, NULL) < 0) {
+        log_error("out of memory");
+        relay_destroy(r);
+        return 1;
+    }
+    if (birth->link_fd >= 0)
+        uplink_use(r, birth->link_fd);
+    turn(r);
+    while (!r->is_over) {
+        if (event_base_loop(r->base, EVLOOP_ONCE) < 0) {
+            log_error("the event loop broke: %s", strerror(errno));
+            break;
+        }
+        turn(r);
+    }
+    relay_destroy(r);
+    return 0;
+}

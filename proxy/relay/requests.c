@@ -1,0 +1,188 @@
+/*
+ * What a protocol may ask and tell: each function fills one message and queues it. Sending,
+ * repeating and answers are uplink.c's.
+ */
+#include <sallyport/clock.h>
+#include <sallyport/secret.h>
+#include <sallyport/text.h>
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "proxy/relay/relay_priv.h"
+
+/* RESUMED is repeated until the broker has cleared the flag; no more often than this. Less than
+ * the shortest time after which a flag can be set again (one second). */
+#define RESUMED_EVERY_MS 100
+
+void relay_set_device(struct relay *r, const char *device)
+{
+    text_copy(r->device, sizeof(r->device), device);
+}
+
+/* A blob of the link; one that does not fit becomes empty, which nobody takes for the real one. */
+static uint16_t fit(uint8_t *dst, size_t cap, const void *data, size_t len)
+{
+    if (len > cap)
+        return 0;
+    memcpy(dst, data, len);
+    return (uint16_t)len;
+}
+
+void relay_auth_password(struct relay *r, const char *user, const char *password)
+{
+    struct link_auth_password *a = &uplink_begin(LINK_AUTH_PASSWORD)->auth_password;
+
+    text_copy(a->user, sizeof(a->user), user);
+    text_copy(a->device, sizeof(a->device), r->device);
+    a->password.len = fit(a->password.data, sizeof(a->password.data), password, strlen(password));
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
+void relay_auth_key(struct relay *r, const char *user, bool is_signed, const char *key_type,
+                    const void *blob, size_t len)
+{
+    struct link_auth_key *a = &uplink_begin(LINK_AUTH_KEY)->auth_key;
+
+    text_copy(a->user, sizeof(a->user), user);
+    text_copy(a->device, sizeof(a->device), r->device);
+    a->is_signed = is_signed;
+    text_copy(a->key_type, sizeof(a->key_type), key_type);
+    a->key.len = fit(a->key.data, sizeof(a->key.data), blob, len);
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
+void relay_route(struct relay *r, const char *account, const char *target)
+{
+    struct link_route *route = &uplink_begin(LINK_ROUTE)->route;
+
+    text_copy(route->account, sizeof(route->account), account);
+    text_copy(route->target, sizeof(route->target), target);
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
+void relay_targets(struct relay *r, uint32_t offset)
+{
+    uplink_begin(LINK_TARGETS)->targets.offset = offset;
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
+void relay_pin_host_key(struct relay *r, const char *key_type, const void *blob, size_t len)
+{
+    struct link_host_key *k = &uplink_begin(LINK_HOST_KEY)->host_key;
+
+    text_copy(k->key_type, sizeof(k->key_type), key_type);
+    k->key.len = fit(k->key.data, sizeof(k->key.data), blob, len);
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
+void relay_record_open(struct relay *r, const struct link_record_open *request)
+{
+    uplink_begin(LINK_RECORD_OPEN)->record_open = *request;
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
+void relay_ready(struct relay *r, const char *target_version)
+{
+    struct link_ready *ready = &uplink_begin(LINK_READY)->ready;
+
+    text_copy(ready->target_version, sizeof(ready->target_version), target_version);
+    r->is_ready = true;
+    uplink_put(r, OUTBOX_LATEST);
+}
+
+/* The page's counter of open channels has one writer, this one. */
+static void count_channel(struct relay *r, uint8_t change)
+{
+    uint32_t open;
+
+    if (!r->page || change == LINK_CHANNEL_REFUSED)
+        return;
+    open = atomic_load_explicit(&r->page->channels_open, memory_order_relaxed);
+    if (change == LINK_CHANNEL_OPENED)
+        open++;
+    else if (open)
+        open--;
+    atomic_store_explicit(&r->page->channels_open, open, memory_order_relaxed);
+}
+
+void relay_channel(struct relay *r, const struct link_channel *change)
+{
+    uplink_begin(LINK_CHANNEL)->channel = *change;
+    count_channel(r, change->change);
+    uplink_put(r, OUTBOX_KEPT);
+}
+
+void relay_frame(struct relay *r, const struct link_frame *frame)
+{
+    uplink_begin(LINK_FRAME)->frame = *frame;
+    uplink_put(r, OUTBOX_LATEST);
+}
+
+void relay_recording_state(struct relay *r, uint32_t channel, enum recording_state state,
+                           const char *text)
+{
+    struct link_recording_state *s = &uplink_begin(LINK_RECORDING_STATE)->recording_state;
+
+    s->channel = channel;
+    s->state = (uint8_t)state;
+    text_copy(s->text, sizeof(s->text), text);
+    uplink_put(r, OUTBOX_LATEST);
+}
+
+void relay_event(struct relay *r, const char *kind, const char *text)
+{
+    struct link_event *e = &uplink_begin(LINK_EVENT)->event;
+
+    text_copy(e->kind, sizeof(e->kind), kind);
+    text_copy(e->text, sizeof(e->text), text);
+    uplink_put(r, OUTBOX_EVENT);
+}
+
+/* A broker that is away reads the page when it is back. */
+static void say_resumed(struct relay *r, int64_t now_ms)
+{
+    if (r->uplink.state != UPLINK_UP || now_ms - r->resumed_ms < RESUMED_EVERY_MS)
+        return;
+    r->resumed_ms = now_ms;
+    uplink_begin(LINK_RESUMED);
+    uplink_put(r, OUTBOX_EVENT);
+}
+
+void relay_input(struct relay *r, size_t bytes, bool is_activity)
+{
+    int64_t now_ms;
+
+    if (!r->page)
+        return;
+    now_ms = clock_mono_ms();
+    if (activity_input(r->page, bytes, is_activity, now_ms))
+        say_resumed(r, now_ms);
+}
+
+void relay_output(struct relay *r, size_t bytes, bool is_activity)
+{
+    int64_t now_ms;
+
+    if (!r->page)
+        return;
+    now_ms = clock_mono_ms();
+    if (activity_output(r->page, bytes, is_activity, now_ms))
+        say_resumed(r, now_ms);
+}
+
+void relay_hold(struct relay *r, int change)
+{
+    uint32_t holds;
+
+    if (!r->page)
+        return;
+    holds = atomic_load_explicit(&r->page->holds_active, memory_order_relaxed);
+    if (change > 0)
+        holds++;
+    else if (holds)
+        holds--;
+    /* the end of a command is activity too: idle counts from here, not from its last input */
+    relay_output(r, 0, true);
+    atomic_store_explicit(&r->page->holds_active, holds, memory_order_relaxed);
+}

@@ -1,0 +1,446 @@
+/*
+ * The relay's side of the link: HELLO, what the broker may say (one table), sending the outbox in
+ * order, and adoption by a later broker. Decides nothing about the session; that is relay.c. The
+ * struct events live in the relay, so that nothing is freed inside a callback.
+ */
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/log.h>
+#include <sallyport/secret.h>
+#include <sallyport/text.h>
+
+#include "proxy/relay/relay_priv.h"
+#include "proxy/relay/sandbox.h"
+
+#define MESSAGES_A_TURN 32
+
+static struct link_message out, in; /* large: untouched pages cost nothing, stack would */
+
+struct link_message *uplink_begin(enum link_type type)
+{
+    out.type = (uint8_t)type;
+    link_message_wipe(&out); /* only this type's part; forgets the type too */
+    out.type = (uint8_t)type;
+    return &out;
+}
+
+void uplink_put(struct relay *r, enum outbox_kind kind)
+{
+    static struct log_limit limit;
+    int result = r->phase == LINK_PHASE_ENDED ? ERR_CLOSED : outbox_put(&r->outbox, &out, kind);
+
+    if (result < 0 && log_limit_allows(&limit, 10, "link messages"))
+        log_warn("%s is not said: %s", link_type_name(out.type), error_text(result));
+    link_message_wipe(&out);
+}
+
+static void uplink_enter(struct relay *r, enum uplink_state state)
+{
+    r->uplink.state = state;
+    if (state == UPLINK_UP) {
+        r->alone_since_ms = 0;
+        r->warned_for_ms = 0;
+    } else if (!r->alone_since_ms) {
+        r->alone_since_ms = clock_mono_ms();
+    }
+}
+
+void uplink_close(struct relay *r)
+{
+    struct uplink *u = &r->uplink;
+
+    if (u->fd < 0)
+        return;
+    event_del(&u->readable);
+    event_del(&u->writable);
+    close(u->fd);
+    u->fd = -1;
+    u->is_full = false;
+    uplink_enter(r, UPLINK_NONE);
+}
+
+/* The protocol, when it may still be told something. */
+static void *listener(const struct relay *r)
+{
+    return r->is_finishing ? NULL : r->self;
+}
+
+static void lose(struct relay *r, const char *why)
+{
+    log_debug("the broker is gone: %s", why);
+    uplink_close(r);
+}
+
+/* ---- what the broker says ---- */
+
+static void on_welcome(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    r->uplink.version = m->version; /* never above ours: decode refuses that */
+    r->login_grace_s = m->welcome.login_grace_s;
+    r->broker_lost_after_s = m->welcome.broker_lost_after_s;
+    uplink_enter(r, UPLINK_UP);
+    relay_start_protocol(r, &m->welcome);
+}
+
+static void keep_ticket(struct relay *r, uint16_t len, const uint8_t *data)
+{
+    if (len == 0)
+        return;
+    r->ticket.len = len;
+    memcpy(r->ticket.data, data, len);
+}
+
+static void on_auth_result(struct relay *r, struct link_message *m, int *fds)
+{
+    struct link_auth_result *a = &m->auth_result;
+    bool is_offer = false;
+
+    (void)fds;
+    if (!outbox_answer(&r->outbox, LINK_AUTH_PASSWORD, 0, NULL) &&
+        !outbox_answer(&r->outbox, LINK_AUTH_KEY, 0, &is_offer))
+        return; /* answered by the broker before this one */
+    keep_ticket(r, a->ticket.len, a->ticket.data);
+    if (a->result == LINK_AUTH_OK) {
+        text_copy(r->user, sizeof(r->user), a->user);
+        relay_enter(r, LINK_PHASE_CHOOSING);
+    } else if (a->result != LINK_AUTH_OFFER_OK && !is_offer) {
+        r->attempts++;
+    }
+    if (listener(r))
+        r->protocol->auth_result(r->self, a);
+}
+
+/* The page and the target's socket, or -1 when the answer cannot be used. */
+static int take_route(struct relay *r, const struct link_route_result *route, int *fds)
+{
+    int target_fd = fds[0];
+    int flags = target_fd < 0 ? -1 : fcntl(target_fd, F_GETFL);
+
+    if (flags < 0 || fcntl(target_fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -1;
+    r->page = fds[1] < 0 ? NULL : activity_map(fds[1]);
+    if (!r->page)
+        return -1;
+    r->page_fd = fds[1];
+    fds[0] = fds[1] = -1;
+    r->session_id = route->session_id;
+    r->policy = route->policy;
+    log_set_prefix("%s #%" PRIu64 " %s>%s", r->protocol->name, r->session_id, r->user,
+                   route->target);
+    relay_enter(r, LINK_PHASE_SESSION);
+    return target_fd;
+}
+
+static void on_route_result(struct relay *r, struct link_message *m, int *fds)
+{
+    struct link_route_result *route = &m->route_result;
+    int target_fd = -1;
+
+    if (!outbox_answer(&r->outbox, LINK_ROUTE, 0, NULL))
+        return;
+    keep_ticket(r, route->ticket.len, route->ticket.data);
+    if (route->is_ok) {
+        target_fd = take_route(r, route, fds);
+        if (target_fd < 0) {
+            log_error("ROUTE_RESULT came without a usable socket and page");
+            relay_finish(r, END_RELAY_CRASHED, "relay", "the session could not be set up");
+            return;
+        }
+    }
+    if (listener(r))
+        r->protocol->routed(r->self, route, target_fd);
+    else if (target_fd >= 0)
+        close(target_fd);
+}
+
+static void forget_rows(struct relay *r)
+{
+    free(r->rows);
+    r->rows = NULL;
+    r->row_count = r->rows_wanted = r->rows_total = 0;
+}
+
+static void give_rows(struct relay *r)
+{
+    if (r->row_count < r->rows_wanted || !outbox_answer(&r->outbox, LINK_TARGETS, 0, NULL))
+        return;
+    if (listener(r))
+        r->protocol->targets(r->self, r->rows, r->row_count, r->rows_total);
+    forget_rows(r);
+}
+
+static void on_target_list(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    forget_rows(r);
+    r->rows = calloc(m->target_list.count + 1, sizeof(*r->rows));
+    if (!r->rows) {
+        relay_finish(r, END_RELAY_CRASHED, "relay", "out of memory");
+        return;
+    }
+    r->rows_wanted = m->target_list.count;
+    r->rows_total = m->target_list.total;
+    give_rows(r);
+}
+
+static void on_target_row(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    if (r->row_count >= r->rows_wanted)
+        return;
+    r->rows[r->row_count++] = m->target_row;
+    give_rows(r);
+}
+
+static void on_host_key_result(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    if (outbox_answer(&r->outbox, LINK_HOST_KEY, 0, NULL) && listener(r))
+        r->protocol->host_key_result(r->self, m->host_key_result.is_ok, m->host_key_result.text);
+}
+
+static void on_recording(struct relay *r, struct link_message *m, int *fds)
+{
+    struct link_recording *answer = &m->recording;
+    int fd = -1;
+
+    if (!outbox_answer(&r->outbox, LINK_RECORD_OPEN, answer->channel, NULL))
+        return;
+    if (answer->verdict == LINK_RECORD_YES && fds[0] >= 0) {
+        fd = sandbox_reserve_recording_fd(fds[0]);
+        fds[0] = -1;
+    }
+    if (answer->verdict == LINK_RECORD_YES && fd < 0) {
+        answer->verdict = LINK_RECORD_REFUSED;
+        text_copy(answer->text, sizeof(answer->text), "too many recordings are open");
+    }
+    if (listener(r))
+        r->protocol->recording(r->self, answer, fd);
+    else if (fd >= 0)
+        close(fd);
+}
+
+static void on_notice(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    if (listener(r) && !r->is_ending)
+        r->protocol->notice(r->self, (enum link_notice)m->notice.kind, m->notice.text);
+}
+
+static void on_policy(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    r->policy = m->policy.policy;
+}
+
+static void on_end(struct relay *r, struct link_message *m, int *fds)
+{
+    const struct link_end *e = &m->end;
+
+    (void)fds;
+    relay_end(r, (enum end_reason)e->reason, e->author, e->text, e->deadline_ms);
+}
+
+static void on_closed_ack(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)m, (void)fds;
+    if (outbox_answer(&r->outbox, LINK_CLOSED, 0, NULL))
+        r->is_over = true;
+}
+
+static const struct {
+    enum link_type type;
+    void (*run)(struct relay *r, struct link_message *m, int *fds);
+} handlers[] = {
+    {LINK_WELCOME, on_welcome},
+    {LINK_AUTH_RESULT, on_auth_result},
+    {LINK_ROUTE_RESULT, on_route_result},
+    {LINK_TARGET_LIST, on_target_list},
+    {LINK_TARGET_ROW, on_target_row},
+    {LINK_HOST_KEY_RESULT, on_host_key_result},
+    {LINK_RECORDING, on_recording},
+    {LINK_NOTICE, on_notice},
+    {LINK_POLICY, on_policy},
+    {LINK_END, on_end},
+    {LINK_CLOSED_ACK, on_closed_ack},
+};
+
+static bool dispatch(struct relay *r, struct link_message *m, int *fds)
+{
+    for (size_t i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++) {
+        if (handlers[i].type != m->type)
+            continue;
+        handlers[i].run(r, m, fds);
+        return true;
+    }
+    return false;
+}
+
+static void readable_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay *r = arg;
+    int fds[LINK_FDS_MAX];
+
+    (void)what;
+    for (int i = 0; i < MESSAGES_A_TURN && r->uplink.fd == fd && !r->is_over; i++) {
+        int result = link_receive(fd, &in, fds);
+        bool is_known;
+
+        if (result == ERR_AGAIN)
+            return;
+        if (result < 0) {
+            lose(r, error_text(result));
+            return;
+        }
+        is_known = dispatch(r, &in, fds);
+        link_message_wipe(&in); /* secrets, tickets */
+        link_close_fds(fds);
+        if (!is_known) {
+            log_warn("the broker said what only others say");
+            lose(r, "wrong message");
+        }
+    }
+}
+
+/* ---- what we say ---- */
+
+static void writable_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay *r = arg;
+
+    (void)fd, (void)what;
+    r->uplink.is_full = false; /* uplink_flush() runs at the end of this turn */
+}
+
+static int say_hello(struct relay *r)
+{
+    struct link_message *m = uplink_begin(LINK_HELLO);
+    struct link_hello *h = &m->hello;
+    int result;
+
+    h->protocol = (uint8_t)r->protocol->protocol;
+    h->phase = (uint8_t)r->phase;
+    h->pid = (uint32_t)getpid();
+    text_copy(h->client_address, sizeof(h->client_address), r->client_address);
+    h->client_port = r->client_port;
+    text_copy(h->device, sizeof(h->device), r->device);
+    text_copy(h->user, sizeof(h->user), r->user);
+    h->attempts = r->attempts;
+    h->session_id = r->session_id;
+    h->ticket.len = r->ticket.len;
+    memcpy(h->ticket.data, r->ticket.data, r->ticket.len);
+    result = link_send(r->uplink.fd, m, LINK_VERSION, &r->page_fd, r->session_id ? 1 : 0);
+    link_message_wipe(m);
+    return result;
+}
+
+void uplink_init(struct relay *r)
+{
+    r->uplink.fd = -1;
+    uplink_enter(r, UPLINK_NONE);
+}
+
+void uplink_use(struct relay *r, int fd)
+{
+    struct uplink *u = &r->uplink;
+    int result;
+
+    uplink_close(r);
+    forget_rows(r); /* TARGETS is asked again */
+    u->fd = fd;
+    u->version = LINK_VERSION;
+    event_assign(&u->readable, r->base, fd, EV_READ | EV_PERSIST, readable_cb, r);
+    event_assign(&u->writable, r->base, fd, EV_WRITE, writable_cb, r);
+    if (event_add(&u->readable, NULL) < 0) {
+        lose(r, "out of memory");
+        return;
+    }
+    outbox_rewind(&r->outbox);
+    result = say_hello(r);
+    if (result < 0)
+        lose(r, error_text(result));
+    else
+        uplink_enter(r, UPLINK_HELLO);
+}
+
+static int send_item(struct relay *r, const struct outbox_item *item)
+{
+    int result = link_decode(&out, item->data, item->len);
+
+    if (result == 0)
+        result = link_send(r->uplink.fd, &out, r->uplink.version, NULL, 0);
+    link_message_wipe(&out);
+    return result;
+}
+
+static void confess_losses(struct relay *r)
+{
+    uint64_t lost = outbox_take_lost(&r->outbox);
+    struct link_event *e;
+
+    if (!lost || r->phase == LINK_PHASE_ENDED)
+        return;
+    e = &uplink_begin(LINK_EVENT)->event;
+    text_copy(e->kind, sizeof(e->kind), "events-lost");
+    snprintf(e->text, sizeof(e->text), "%" PRIu64 " events were dropped while no broker was there",
+             lost);
+    uplink_put(r, OUTBOX_EVENT);
+}
+
+void uplink_flush(struct relay *r)
+{
+    struct outbox_item *item;
+    int result;
+
+    if (r->uplink.state != UPLINK_UP || r->uplink.is_full)
+        return;
+    if (r->outbox.lost)
+        confess_losses(r);
+    while ((item = outbox_next(&r->outbox))) {
+        result = send_item(r, item);
+        if (result == ERR_AGAIN) {
+            r->uplink.is_full = event_add(&r->uplink.writable, NULL) == 0;
+            return;
+        }
+        if (result == ERR_CLOSED || result == ERR_SYSTEM) {
+            lose(r, error_text(result));
+            return;
+        }
+        if (result == ERR_MEMORY) {
+            relay_finish(r, END_RELAY_CRASHED, "relay", "out of memory");
+            return;
+        }
+        if (result < 0)
+            log_error("%s cannot be said: %s", link_type_name(item->type), error_text(result));
+        outbox_sent(&r->outbox, item);
+    }
+}
+
+/* ---- adoption ---- */
+
+void uplink_accept(struct relay *r)
+{
+    struct ucred cred = {.uid = (uid_t)-1};
+    socklen_t len = sizeof(cred);
+    int fd = accept4(r->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0)
+        return;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || cred.uid != r->broker_uid) {
+        log_warn("uid %u is not the broker and may not adopt this relay", cred.uid);
+        close(fd);
+        return;
+    }
+    log_debug("adopted by the broker with pid %d", (int)cred.pid);
+    uplink_use(r, fd);
+}
