@@ -116,6 +116,24 @@ int store_grant_remove(struct store *s, uint64_t id)
     return r;
 }
 
+int store_grant_set_policy(struct store *s, uint64_t id, const char *policy)
+{
+    char text[STORE_POLICY_TEXT_MAX];
+    struct query q;
+    int64_t changes;
+    int r = store_policy_text(s, policy, text);
+
+    if (r)
+        return r;
+    q = query_start(s, SQL_GRANT_SET_POLICY);
+    query_int(&q, 1, (int64_t)id);
+    query_text(&q, 2, text);
+    r = query_run(&q, &changes);
+    if (r == 0 && changes == 0)
+        return store_fail(s, ERR_NOT_FOUND, "there is no grant %llu", (unsigned long long)id);
+    return r;
+}
+
 /* ---- resolving ---- */
 
 /* A user who may be let in at all. */

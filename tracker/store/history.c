@@ -187,6 +187,7 @@ int store_sessions(struct store *s, const struct store_session_filter *f, store_
     query_int(&q, 6, f->until_wall_us);
     query_text(&q, 7, search);
     query_int(&q, 8, f->limit ? (int64_t)f->limit : -1);
+    query_int(&q, 9, f->before_id && f->before_id < INT64_MAX ? (int64_t)f->before_id : INT64_MAX);
     while ((r = query_next(&q)) == 1) {
         read_session(&q, &row);
         queue_overlay(s, &row);

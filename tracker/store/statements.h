@@ -57,13 +57,15 @@
     "SELECT " SESSION_FIELDS(FIELD_NAME) "id, is_open, "                                          \
                                          "(SELECT count(*) FROM recordings r WHERE r.session_id " \
                                          "= s.id) FROM sessions s WHERE "
-/* ?1 user, ?2 target, ?3 account, ?4 protocol, ?5 since, ?6 until, ?7 lower-case text, ?8 limit */
+/* ?1 user, ?2 target, ?3 account, ?4 protocol, ?5 since, ?6 until, ?7 lower-case text, ?8 limit,
+ * ?9 smaller ids only */
 #define SESSION_FILTER                                                                       \
     "(?1 = '' OR user = ?1) AND (?2 = '' OR target = ?2) AND (?3 = '' OR account = ?3) "     \
     "AND (?4 = '' OR protocol = ?4) AND (?5 = 0 OR started_wall_us >= ?5) "                  \
     "AND (?6 = 0 OR started_wall_us < ?6) AND (?7 = '' OR instr(lower(user || char(10) || "  \
     "account || char(10) || target || char(10) || address || char(10) || client_address || " \
-    "char(10) || device || char(10) || end_text), ?7) > 0) ORDER BY id DESC LIMIT ?8"
+    "char(10) || device || char(10) || end_text), ?7) > 0) AND id < ?9 "                     \
+    "ORDER BY id DESC LIMIT ?8"
 
 #define USER_SELECT                                                                       \
     "SELECT u.id, u.name, u.role, u.is_locked, u.hash <> '', coalesce(u.local_uid, -1), " \
@@ -115,8 +117,8 @@
       "INSERT INTO user_keys (user_id, type, blob, fingerprint, comment, added_wall_us) "          \
       "VALUES (?1, ?2, ?3, ?4, ?5, ?6)")                                                           \
     X(SQL_KEYS,                                                                                    \
-      "SELECT k.id, u.name, k.type, k.fingerprint, k.comment, k.added_wall_us FROM user_keys k "   \
-      "JOIN users u ON u.id = k.user_id WHERE u.name = ?1 ORDER BY k.id")                          \
+      "SELECT k.id, u.name, k.type, k.fingerprint, k.comment, k.added_wall_us, k.blob "            \
+      "FROM user_keys k JOIN users u ON u.id = k.user_id WHERE u.name = ?1 ORDER BY k.id")       \
     X(SQL_KEY_REMOVE,                                                                              \
       "DELETE FROM user_keys WHERE user_id = ?1 AND (id = ?2 OR fingerprint = ?3)")                \
     X(SQL_KEY_CHECK, "SELECT 1 FROM user_keys k JOIN users u ON u.id = k.user_id "                 \
@@ -158,6 +160,7 @@
       "g.created_wall_us FROM grants g LEFT JOIN users u ON u.id = g.user_id "                     \
       "LEFT JOIN targets t ON t.id = g.target_id ORDER BY g.id")                                   \
     X(SQL_GRANT_REMOVE, "DELETE FROM grants WHERE id = ?1")                                        \
+    X(SQL_GRANT_SET_POLICY, "UPDATE grants SET policy = ?2 WHERE id = ?1")                         \
     /* ?1 user id, ?2 role, ?3 target id, ?4 account asked for, ?5 the target's default account */ \
     X(SQL_RESOLVE,                                                                                 \
       "SELECT g.account, g.policy FROM grants g WHERE (g.user_id = ?1 OR g.role = ?2) "            \

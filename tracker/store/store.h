@@ -180,6 +180,7 @@ struct store_grant {
 typedef bool (*store_grant_fn)(const struct store_grant *g, void *arg);
 MUST_CHECK int store_grant_add(struct store *s, const struct store_grant *g, uint64_t *id);
 MUST_CHECK int store_grants(struct store *s, store_grant_fn fn, void *arg);
+MUST_CHECK int store_grant_set_policy(struct store *s, uint64_t id, const char *policy);
 MUST_CHECK int store_grant_remove(struct store *s, uint64_t id);
 
 /*

@@ -262,6 +262,7 @@ int store_keys(struct store *s, const char *user, store_key_fn fn, void *arg)
 {
     struct store_key key;
     struct query q;
+    size_t blob_len;
     uint64_t id;
     int r = store_user_id(s, user, &id);
 
@@ -277,6 +278,12 @@ int store_keys(struct store *s, const char *user, store_key_fn fn, void *arg)
         row_text(&q, 3, key.fingerprint, sizeof(key.fingerprint));
         row_text(&q, 4, key.comment, sizeof(key.comment));
         key.added_wall_us = row_int(&q, 5);
+        if (!row_bytes(&q, 6, key.blob, sizeof(key.blob), &blob_len)) {
+            query_end(&q);
+            return store_fail(s, ERR_CORRUPT, "key %llu of \"%s\" is too long",
+                              (unsigned long long)key.id, user);
+        }
+        key.blob_len = (uint16_t)blob_len;
         if (!fn(&key, arg)) {
             query_end(&q);
             return 0;
