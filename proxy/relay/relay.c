@@ -60,6 +60,11 @@ bool relay_is_finishing(const struct relay *r)
     return r->is_finishing;
 }
 
+enum end_reason relay_end_reason(const struct relay *r)
+{
+    return r->is_ending || r->is_finishing ? r->ending.reason : END_NONE;
+}
+
 void relay_client_spoke(struct relay *r)
 {
     *r->spoken = 1;

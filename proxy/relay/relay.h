@@ -85,6 +85,8 @@ void relay_hold(struct relay *r, int change);
  * from the top of the loop. */
 void relay_finish(struct relay *r, enum end_reason reason, const char *author, const char *text);
 bool relay_is_finishing(const struct relay *r);
+/* Why it ends, once that is decided; END_NONE before. */
+enum end_reason relay_end_reason(const struct relay *r);
 
 /* Both legs are up: put the narrower system call filter on. Once. */
 void relay_narrow(struct relay *r);

@@ -1,0 +1,370 @@
+/*
+ * Pairs of channels: the client opens one at the relay, the relay opens one at the target, then
+ * answers. Ends travel in order: data, exit status or signal, end of file, close. Steps of a turn
+ * of proxy/ssh/session.c; nothing here is called by libssh.
+ */
+#include "proxy/ssh/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+struct channel *channel_find(struct session *s, ssh_channel user)
+{
+    struct channel *c;
+
+    TAILQ_FOREACH (c, &s->channels, link) {
+        if (user && c->user.ssh == user)
+            return c;
+    }
+    return NULL;
+}
+
+static size_t count_channels(const struct session *s)
+{
+    const struct channel *c;
+    size_t n = 0;
+
+    TAILQ_FOREACH (c, &s->channels, link)
+        n++;
+    return n;
+}
+
+static struct channel *channel_create(struct session *s, ssh_message opening)
+{
+    struct channel *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return NULL;
+    c->session = s;
+    c->number = ++s->last_number;
+    c->opening = opening;
+    c->user.channel = c->target.channel = c;
+    c->user.leg = &s->user;
+    c->target.leg = &s->target;
+    c->cols = 80;
+    c->rows = 24;
+    STAILQ_INIT(&c->requests);
+    buffer_init(&c->notice, 8192);
+    TAILQ_INSERT_TAIL(&s->channels, c, link);
+    return c;
+}
+
+static void refuse_open(struct session *s, ssh_message message, const char *why)
+{
+    (void)ssh_message_reply_default(message);
+    ssh_message_free(message);
+    log_info("channel refused: %s", why);
+    relay_event(s->relay, "channel-refused", why);
+}
+
+void channel_open_message(struct session *s, ssh_message message)
+{
+    struct channel *c;
+
+    if (s->phase >= PHASE_ENDING || s->phase == PHASE_LOGIN) {
+        (void)ssh_message_reply_default(message);
+        ssh_message_free(message);
+        return;
+    }
+    if (ssh_message_subtype(message) != SSH_CHANNEL_SESSION) {
+        refuse_open(s, message, "only sessions are offered: no forwarding");
+        return;
+    }
+    if (count_channels(s) >= relay_policy(s->relay)->channels) {
+        refuse_open(s, message, "too many channels on one connection");
+        return;
+    }
+    if (!(c = channel_create(s, message))) {
+        refuse_open(s, message, "out of memory");
+        return;
+    }
+    if (s->phase == PHASE_CHOOSING && !s->menu_channel)
+        channel_accept_local(c);
+}
+
+/* ---- opening ---- */
+
+static bool accept_user(struct channel *c)
+{
+    c->user.ssh = ssh_message_channel_request_open_reply_accept(c->opening);
+    ssh_message_free(c->opening);
+    c->opening = NULL;
+    if (!c->user.ssh) {
+        c->state = CHANNEL_DONE;
+        return false;
+    }
+    pump_attach(&c->user);
+    return true;
+}
+
+void channel_accept_local(struct channel *c)
+{
+    if (accept_user(c))
+        c->state = CHANNEL_LOCAL;
+}
+
+static void begin_open(struct channel *c)
+{
+    c->target.ssh = ssh_channel_new(c->session->target.ssh);
+    c->state = c->target.ssh ? CHANNEL_OPENING : CHANNEL_DONE;
+}
+
+/* The target said no: the client is told, or, behind the menu, the channel just ends. */
+static void open_refused(struct channel *c)
+{
+    log_info("the target refused a channel: %s", ssh_get_error(c->session->target.ssh));
+    if (c->opening) {
+        refuse_open(c->session, c->opening, "the target refused it");
+        c->opening = NULL;
+        c->state = CHANNEL_DONE;
+        return;
+    }
+    channel_exit_local(c, 1);
+}
+
+static void step_opening(struct channel *c)
+{
+    int rc = ssh_channel_open_session(c->target.ssh);
+
+    if (rc == SSH_AGAIN)
+        return;
+    if (rc != SSH_OK) {
+        ssh_channel_free(c->target.ssh);
+        c->target.ssh = NULL;
+        open_refused(c);
+        return;
+    }
+    pump_attach(&c->target);
+    if (!c->opening || accept_user(c))
+        c->state = CHANNEL_OPEN;
+}
+
+void channel_target_is_up(struct session *s)
+{
+    struct channel *c;
+
+    choose_done(s);
+    TAILQ_FOREACH (c, &s->channels, link) {
+        if (c->state == CHANNEL_WAITING || (c->state == CHANNEL_LOCAL && c == s->menu_channel))
+            begin_open(c);
+    }
+    s->menu_channel = NULL;
+}
+
+/* ---- ends ---- */
+
+static void send_exit(struct channel *c)
+{
+    if (c->sent_status || !c->user.ssh || c->user.sent_close)
+        return;
+    if (c->has_status)
+        (void)ssh_channel_request_send_exit_status(c->user.ssh, (int)c->exit_status);
+    if (c->has_signal)
+        (void)ssh_channel_request_send_exit_signal(c->user.ssh, c->exit_signal, c->exit_core,
+                                                   c->exit_text, "");
+    c->sent_status = c->has_status || c->has_signal;
+}
+
+static void send_eof(struct half *to)
+{
+    if (to->sent_eof || !to->ssh)
+        return;
+    (void)ssh_channel_send_eof(to->ssh);
+    to->sent_eof = true;
+}
+
+static void send_close(struct half *to)
+{
+    if (to->sent_close || !to->ssh)
+        return;
+    send_eof(to); /* close alone would wait for the output buffer and not be sent */
+    (void)ssh_channel_close(to->ssh);
+    to->sent_close = true;
+}
+
+/* Everything that one side sent has reached the other: its ends may follow. */
+static void pass_ends(struct half *from, struct half *to)
+{
+    struct channel *c = from->channel;
+    bool is_target = from == &c->target;
+
+    if (!pump_is_empty(from) || (!is_target && !STAILQ_EMPTY(&c->requests) && !from->got_close))
+        return;
+    if (is_target)
+        send_exit(c);
+    if (from->got_eof)
+        send_eof(to);
+    if (from->got_close)
+        send_close(to);
+}
+
+static bool is_half_gone(const struct half *h)
+{
+    return !h->ssh || !leg_is_alive(h->leg) || (h->sent_close && h->got_close);
+}
+
+bool channel_is_ended(const struct channel *c)
+{
+    return is_half_gone(&c->user) && is_half_gone(&c->target) && pump_is_empty(&c->target);
+}
+
+void channel_exit_local(struct channel *c, uint32_t status)
+{
+    c->has_status = true;
+    c->exit_status = status;
+    send_exit(c);
+    send_close(&c->user);
+}
+
+static void keep_hold(struct channel *c)
+{
+    bool wanted = c->has_started && !c->has_pty && !c->has_status && !c->has_signal &&
+                  !c->target.got_close &&
+                  (c->kind == CHANNEL_EXEC || c->kind == CHANNEL_TRANSFER) &&
+                  relay_policy(c->session->relay)->counts == COUNTS_AUTO;
+
+    if (wanted == c->is_holding)
+        return;
+    c->is_holding = wanted;
+    relay_hold(c->session->relay, wanted ? 1 : -1);
+}
+
+static void step_open(struct channel *c, int64_t now_ms)
+{
+    request_step(c);
+    pump_step(c);
+    notice_step(c, now_ms);
+    pass_ends(&c->user, &c->target);
+    pass_ends(&c->target, &c->user);
+    if (c->user.got_close)
+        send_close(&c->user); /* an answer; what the target still sends has nowhere to go */
+    if (c->target.got_close && pump_is_empty(&c->target))
+        send_close(&c->target);
+    keep_hold(c);
+    record_tick(c, now_ms);
+}
+
+static void step_local(struct channel *c)
+{
+    if (c->user.got_close) {
+        send_close(&c->user);
+        return;
+    }
+    choose_input(c);
+}
+
+void channel_step(struct channel *c, int64_t now_ms)
+{
+    if (c->state == CHANNEL_WAITING && c->session->phase == PHASE_RELAYING)
+        begin_open(c);
+    if (c->state == CHANNEL_OPENING)
+        step_opening(c);
+    if (c->state == CHANNEL_LOCAL)
+        step_local(c);
+    if (c->state == CHANNEL_OPEN)
+        step_open(c, now_ms);
+    if (c->state >= CHANNEL_LOCAL && channel_is_ended(c))
+        c->state = CHANNEL_DONE;
+}
+
+/* ---- going ---- */
+
+static void release_half(struct half *h)
+{
+    if (!h->ssh)
+        return;
+    (void)ssh_remove_channel_callbacks(h->ssh, &h->callbacks); /* libssh may keep the channel */
+    ssh_channel_free(h->ssh);
+    h->ssh = NULL;
+}
+
+static void tell_closed(struct channel *c)
+{
+    struct link_channel told = {
+        .channel = c->number,
+        .change = LINK_CHANNEL_CLOSED,
+        .kind = (uint8_t)c->kind,
+        .has_pty = c->has_pty,
+        .bytes_in = c->bytes_in,
+        .bytes_out = c->bytes_out,
+        .exit_status = c->has_status ? c->exit_status : UINT32_MAX,
+    };
+
+    text_copy(told.command, sizeof(told.command), c->command ? c->command : "");
+    text_copy(told.exit_signal, sizeof(told.exit_signal), c->exit_signal);
+    relay_channel(c->session->relay, &told);
+}
+
+static void channel_destroy(struct channel *c)
+{
+    struct session *s = c->session;
+
+    TAILQ_REMOVE(&s->channels, c, link);
+    if (s->menu_channel == c) {
+        s->menu_channel = NULL;
+        choose_done(s);
+    }
+    if (c->is_holding)
+        relay_hold(s->relay, -1);
+    record_close(c);
+    if (c->is_told)
+        tell_closed(c);
+    request_clear(c); /* before their channel */
+    if (c->opening)
+        ssh_message_free(c->opening);
+    release_half(&c->user);
+    release_half(&c->target);
+    for (int i = 0; i < 2; i++) {
+        spool_finish(&c->user.in[i]);
+        spool_finish(&c->target.in[i]);
+    }
+    buffer_finish(&c->notice);
+    free(c->command);
+    free(c);
+}
+
+void channel_sweep(struct session *s)
+{
+    struct channel *c = TAILQ_FIRST(&s->channels), *next;
+
+    for (; c; c = next) {
+        next = TAILQ_NEXT(c, link);
+        if (c->state == CHANNEL_DONE)
+            channel_destroy(c);
+    }
+}
+
+void channel_detach(struct session *s, const struct leg *leg)
+{
+    struct channel *c;
+
+    TAILQ_FOREACH (c, &s->channels, link) {
+        if (leg == &s->user) {
+            request_clear(c);
+            release_half(&c->user);
+        } else {
+            release_half(&c->target);
+        }
+    }
+}
+
+void channel_free_all(struct session *s)
+{
+    while (!TAILQ_EMPTY(&s->channels))
+        channel_destroy(TAILQ_FIRST(&s->channels));
+}
+
+bool channel_any_open(const struct session *s)
+{
+    const struct channel *c;
+
+    TAILQ_FOREACH (c, &s->channels, link) {
+        if (!c->user.got_close)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,104 @@
+/*
+ * Telling file transfers from commands; kind.h. What is taken for a transfer is not recorded, so
+ * the rule is narrow: the first word must be one of the table's programs, the option that makes it
+ * a server must be there, and nothing in the text may start a second program.
+ */
+#include "proxy/ssh/kind.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+struct transfer {
+    const char *program;
+    const char *letters; /* one of them in a cluster of short options: "-rt" */
+    const char *option;  /* or this word */
+};
+
+static const struct transfer transfers[] = {
+    {"scp", "tf", NULL},
+    {"rsync", NULL, "--server"},
+    {"git-upload-pack", NULL, NULL},
+    {"git-receive-pack", NULL, NULL},
+    {"git-upload-archive", NULL, NULL},
+    {"sftp-server", NULL, NULL},
+};
+
+/* The next blank-separated word, or NULL; quotes do not matter for what is asked here. */
+static const char *next_word(const char **at, size_t *len)
+{
+    const char *word = *at + strspn(*at, " \t");
+
+    *len = strcspn(word, " \t");
+    *at = word + *len;
+    return *len > 0 ? word : NULL;
+}
+
+static const char *base_name(const char *word, size_t *len)
+{
+    for (size_t i = *len; i > 0; i--) {
+        if (word[i - 1] == '/') {
+            *len -= i;
+            return word + i;
+        }
+    }
+    return word;
+}
+
+static const struct transfer *find_transfer(const char *word, size_t len)
+{
+    const char *name = base_name(word, &len);
+
+    for (size_t i = 0; i < sizeof(transfers) / sizeof(transfers[0]); i++) {
+        if (strlen(transfers[i].program) == len && memcmp(transfers[i].program, name, len) == 0)
+            return &transfers[i];
+    }
+    return NULL;
+}
+
+static bool has_letter(const char *word, size_t len, const char *letters)
+{
+    if (len < 2 || word[0] != '-' || word[1] == '-')
+        return false;
+    for (size_t i = 1; i < len; i++) {
+        if (strchr(letters, word[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool is_server(const struct transfer *t, const char *at)
+{
+    const char *word;
+    size_t len;
+
+    if (!t->letters && !t->option)
+        return true;
+    while ((word = next_word(&at, &len))) {
+        if (len == 2 && memcmp(word, "--", 2) == 0)
+            return false;
+        if (t->letters && has_letter(word, len, t->letters))
+            return true;
+        if (t->option && strlen(t->option) == len && memcmp(word, t->option, len) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* True when a shell could run something else in passing. Paths with these characters, quoted by
+ * careful clients, are then recorded as a command: more than asked for, never less. */
+static bool has_shell_syntax(const char *command)
+{
+    return strpbrk(command, ";&|<>`\n\r(){}") || strstr(command, "$(");
+}
+
+enum link_channel_kind kind_of_command(const char *command)
+{
+    const struct transfer *t;
+    const char *at = command, *word;
+    size_t len;
+
+    if (has_shell_syntax(command) || !(word = next_word(&at, &len)))
+        return CHANNEL_EXEC;
+    t = find_transfer(word, len);
+    return t && is_server(t, at) ? CHANNEL_TRANSFER : CHANNEL_EXEC;
+}

@@ -1,0 +1,14 @@
+/*
+ * What a command is: a person's command, or one end of a file transfer. Pure; decides about
+ * recording only for channels without a terminal (a terminal is always recorded).
+ */
+#ifndef SSH_KIND_H
+#define SSH_KIND_H
+
+#include <sallyport/link.h>
+
+/* CHANNEL_TRANSFER for scp -t/-f, rsync --server, git's three and sftp-server; CHANNEL_EXEC for the
+ * rest. The command must be that program alone: a ';', a '&' and the like make it a command. */
+enum link_channel_kind kind_of_command(const char *command);
+
+#endif

@@ -1,0 +1,109 @@
+/*
+ * Notices on terminals: warnings and messages between two pieces of output, and the last words. A
+ * channel without a terminal is never written to: its bytes belong to a protocol. Steps of a turn
+ * of proxy/ssh/session.c.
+ */
+#include "proxy/ssh/session.h"
+
+#include <string.h>
+
+#include <sallyport/text.h>
+
+#define RETRY_MS   200 /* output stands inside a sequence, or the window is shut */
+#define NUDGE_MS   50  /* between the two window changes that make a program draw anew */
+#define NOTICE_MAX 8192
+
+static bool is_screen(const struct channel *c)
+{
+    return c->has_pty && c->has_started && c->state == CHANNEL_OPEN && !c->user.sent_eof;
+}
+
+void notice_add(struct session *s, const char *text)
+{
+    struct channel *c;
+
+    TAILQ_FOREACH (c, &s->channels, link) {
+        if (is_screen(c))
+            buffer_put(&c->notice, text, strlen(text) + 1);
+    }
+    session_want_turn(s);
+}
+
+/* Show the oldest text; false when this is not the moment. */
+static bool show_next(struct channel *c)
+{
+    const char *text = (const char *)c->notice.data;
+    struct buffer out;
+    bool needs_redraw = false, is_shown;
+
+    if (!terminal_is_ground(&c->terminal))
+        return false;
+    buffer_init(&out, NOTICE_MAX);
+    terminal_notice(&c->terminal, text, &out, &needs_redraw);
+    is_shown = !out.failed && pump_show(c, out.data, out.len, false);
+    buffer_finish(&out);
+    if (!is_shown)
+        return false;
+    c->needs_redraw |= needs_redraw;
+    record_notice(c, text);
+    buffer_consume(&c->notice, strlen(text) + 1);
+    return true;
+}
+
+static void step_redraw(struct channel *c, int64_t now_ms)
+{
+    if (c->redraw_at_ms == 0)
+        return;
+    if (now_ms < c->redraw_at_ms) {
+        session_want_timer(c->session, c->redraw_at_ms);
+        return;
+    }
+    c->redraw_at_ms = 0;
+    request_add_resize(c, c->cols, c->rows);
+    session_want_turn(c->session);
+}
+
+void notice_step(struct channel *c, int64_t now_ms)
+{
+    step_redraw(c, now_ms);
+    if (c->notice.failed)
+        buffer_reset(&c->notice);
+    if (!is_screen(c))
+        return;
+    while (c->notice.len > 0) {
+        if (!show_next(c)) {
+            session_want_timer(c->session, now_ms + RETRY_MS);
+            return;
+        }
+    }
+}
+
+/* A full-screen program does not know that the notice is there: a change of the window's size makes
+ * it draw everything again. Done at the next key, so that the notice is not wiped unread. */
+void notice_user_key(struct channel *c, int64_t now_ms)
+{
+    if (!c->needs_redraw || c->rows < 2)
+        return;
+    c->needs_redraw = false;
+    request_add_resize(c, c->cols, (uint16_t)(c->rows - 1));
+    c->redraw_at_ms = now_ms + NUDGE_MS;
+    session_want_timer(c->session, c->redraw_at_ms);
+    session_want_turn(c->session);
+}
+
+void notice_final(struct session *s, const char *text)
+{
+    struct channel *c;
+
+    TAILQ_FOREACH (c, &s->channels, link) {
+        struct buffer out;
+
+        if (!is_screen(c) && c != s->menu_channel)
+            continue;
+        buffer_init(&out, NOTICE_MAX);
+        terminal_final_notice(&c->terminal, text, &out);
+        if (!out.failed && pump_show(c, out.data, out.len, false))
+            record_notice(c, text);
+        buffer_finish(&out);
+    }
+}

@@ -1,0 +1,450 @@
+/*
+ * One SSH connection: owns the legs and channels, and takes turns. A turn drives both legs, hands
+ * out the client's messages, lets every part step, sweeps what is done, and settles the legs. All
+ * frees happen here, with nothing of libssh on the stack. This file is the `struct relay_protocol`
+ * that proxy/relay runs.
+ */
+#include "proxy/ssh/session.h"
+
+#include <event2/event.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+#include "proxy/ssh/blob.h"
+#include "proxy/ssh/ssh.h"
+
+#define RELAX_MS    15000 /* without keep-alives: how often memory is looked at */
+#define DRAIN_MS    2000  /* for what a vanished target still had said */
+#define FLUSH_MS    600   /* of the end: for notices to leave */
+#define LINGER_MS   250   /* of the end: for the peer to close first */
+#define RELAX_QUIET 4096  /* bytes between two looks that count as nothing */
+
+static void take_turn(struct session *s);
+
+/* ---- turns and time ---- */
+
+void session_want_turn(struct session *s)
+{
+    event_active(s->turn, EV_TIMEOUT, 0);
+}
+
+void session_wake(void *session)
+{
+    take_turn(session);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    take_turn(arg);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *s = arg;
+
+    (void)fd;
+    (void)what;
+    s->timer_at_ms = 0;
+    take_turn(s);
+}
+
+void session_want_timer(struct session *s, int64_t at_ms)
+{
+    int64_t left_ms;
+    struct timeval in;
+
+    if (s->timer_at_ms != 0 && s->timer_at_ms <= at_ms)
+        return;
+    s->timer_at_ms = at_ms;
+    left_ms = at_ms - clock_mono_ms();
+    left_ms = left_ms < 0 ? 0 : left_ms;
+    in.tv_sec = left_ms / 1000;
+    in.tv_usec = left_ms % 1000 * 1000 + 500; /* never a hair too early */
+    (void)event_add(s->timer, &in);
+}
+
+/* ---- the client's messages ---- */
+
+static void refuse_message(struct session *s, ssh_message message)
+{
+    (void)s;
+    (void)ssh_message_reply_default(message);
+    ssh_message_free(message);
+}
+
+static void hand_out(struct session *s, ssh_message message)
+{
+    switch (ssh_message_type(message)) {
+    case SSH_REQUEST_SERVICE:
+        user_service(s, message);
+        break;
+    case SSH_REQUEST_AUTH:
+        user_auth(s, message);
+        break;
+    case SSH_REQUEST_CHANNEL_OPEN:
+        channel_open_message(s, message);
+        break;
+    case SSH_REQUEST_CHANNEL:
+        request_message(s, message);
+        break;
+    default: /* global requests: no forwarding yet */
+        refuse_message(s, message);
+        break;
+    }
+}
+
+static void take_messages(struct session *s)
+{
+    ssh_message message;
+
+    while (s->user.state == LEG_UP && !s->login.message && s->phase < PHASE_ENDING &&
+           (message = ssh_message_get(s->user.ssh)))
+        hand_out(s, message);
+    /* a target opens no channels and asks nothing that is offered here */
+    while (s->target.state == LEG_UP && s->phase == PHASE_RELAYING &&
+           (message = ssh_message_get(s->target.ssh)))
+        refuse_message(s, message);
+}
+
+/* ---- keep-alive and rest ---- */
+
+static uint64_t received_bytes(const struct session *s)
+{
+    return (s->user.io ? s->user.io->received : 0) + (s->target.io ? s->target.io->received : 0);
+}
+
+/* A connection that went quiet gives the memory of its last burst back. */
+static void relax(struct session *s)
+{
+    uint64_t received = received_bytes(s);
+    struct channel *c;
+
+    if (received - s->relaxed_bytes <= RELAX_QUIET)
+        return;
+    s->relaxed_bytes = received;
+    TAILQ_FOREACH (c, &s->channels, link)
+        pump_relax(c);
+    malloc_trim(0);
+}
+
+static void keep_alive(struct session *s)
+{
+    uint32_t count = s->limits.keepalive_count;
+
+    if (s->limits.keepalive_interval_s == 0 || s->phase >= PHASE_ENDING || s->phase == PHASE_LOGIN)
+        return;
+    if (!leg_keepalive(&s->user, count))
+        session_end(s, END_NETWORK_LOST, "client", "the client stopped answering", "");
+    else if (!leg_keepalive(&s->target, count))
+        session_end(s, END_TARGET_CLOSED, "target", "the target stopped answering",
+                    "You have been disconnected: the target stopped answering");
+}
+
+static void step_time(struct session *s, int64_t now_ms)
+{
+    int64_t every_ms = (int64_t)s->limits.keepalive_interval_s * 1000;
+
+    if (now_ms >= s->keepalive_at_ms) {
+        if (s->keepalive_at_ms != 0) {
+            keep_alive(s);
+            relax(s);
+        }
+        s->keepalive_at_ms = now_ms + (every_ms > 0 ? every_ms : RELAX_MS);
+    }
+    session_want_timer(s, s->keepalive_at_ms);
+}
+
+/* ---- how it ends ---- */
+
+void session_end(struct session *s, enum end_reason reason, const char *author, const char *text,
+                 const char *sentence)
+{
+    struct ending *e = &s->ending;
+
+    if (s->phase >= PHASE_ENDING)
+        return;
+    s->phase = PHASE_ENDING;
+    e->reason = reason;
+    text_copy(e->author, sizeof(e->author), author);
+    text_copy(e->text, sizeof(e->text), text);
+    text_copy(e->sentence, sizeof(e->sentence), sentence);
+    session_want_turn(s);
+}
+
+static void begin_ending(struct session *s, int64_t now_ms)
+{
+    struct ending *e = &s->ending;
+    struct channel *c;
+
+    e->has_begun = true;
+    if (e->flush_by_ms == 0)
+        e->flush_by_ms = now_ms + FLUSH_MS;
+    if (e->sentence[0] != '\0')
+        notice_final(s, e->sentence);
+    TAILQ_FOREACH (c, &s->channels, link)
+        record_close(c);
+}
+
+static void say_bye(struct session *s, int64_t now_ms)
+{
+    struct ending *e = &s->ending;
+
+    e->has_said = true;
+    e->close_by_ms = now_ms + LINGER_MS;
+    channel_detach(s, &s->user);
+    channel_detach(s, &s->target);
+    leg_disconnect(&s->user, e->sentence[0] ? e->sentence : "Bye");
+    leg_disconnect(&s->target, "session ended");
+}
+
+static void step_ending(struct session *s, int64_t now_ms)
+{
+    struct ending *e = &s->ending;
+
+    if (s->phase != PHASE_ENDING)
+        return;
+    if (!e->has_begun)
+        begin_ending(s, now_ms);
+    leg_settle(&s->user);
+    if (!e->has_said && (!leg_has_unsent(&s->user) || now_ms >= e->flush_by_ms))
+        say_bye(s, now_ms);
+    if (!e->has_said) {
+        session_want_timer(s, e->flush_by_ms);
+    } else if (leg_drain(&s->user) || now_ms >= e->close_by_ms) {
+        s->phase = PHASE_OVER;
+        relay_finish(s->relay, e->reason, e->author, e->text);
+    } else {
+        session_want_timer(s, e->close_by_ms);
+    }
+}
+
+static void user_is_gone(struct session *s)
+{
+    const char *user = s->login.login.user[0] ? s->login.login.user : "client";
+    char text[SESSION_TEXT_MAX];
+
+    if (s->user.end == LEG_END_BYE || !(s->phase == PHASE_RELAYING && channel_any_open(s))) {
+        if (s->user.end == LEG_END_ERROR) {
+            text_escape(text, sizeof(text), s->user.error, strlen(s->user.error));
+            session_end(s, END_NETWORK_LOST, "client", text, "");
+            return;
+        }
+        session_end(s, END_USER_EXIT, user, "the client closed the connection", "");
+        return;
+    }
+    session_end(s, END_NETWORK_LOST, "client", "the client's connection was lost", "");
+}
+
+static bool is_drained(const struct session *s)
+{
+    const struct channel *c;
+
+    TAILQ_FOREACH (c, &s->channels, link) {
+        if (!pump_is_empty(&c->target) && !c->user.sent_eof)
+            return false;
+    }
+    return true;
+}
+
+static void target_is_gone(struct session *s, int64_t now_ms)
+{
+    if (s->drain_by_ms == 0)
+        s->drain_by_ms = now_ms + DRAIN_MS;
+    if (!is_drained(s) && now_ms < s->drain_by_ms) {
+        session_want_timer(s, s->drain_by_ms);
+        return;
+    }
+    session_end(s, END_TARGET_CLOSED, "target", "the target closed the connection",
+                "You have been disconnected: the target closed the connection");
+}
+
+static void check_ends(struct session *s, int64_t now_ms)
+{
+    if (s->phase >= PHASE_ENDING)
+        return;
+    if (s->user.state == LEG_DEAD)
+        user_is_gone(s);
+    else if (s->target.state == LEG_DEAD && s->phase == PHASE_RELAYING)
+        target_is_gone(s, now_ms);
+    else if (s->target.state == LEG_DEAD && s->phase == PHASE_TARGET)
+        session_want_turn(s); /* target_step() has the sentence */
+}
+
+/* ---- a turn ---- */
+
+static void look_at_client(struct session *s)
+{
+    if (!s->has_spoken && s->user.io && s->user.io->received > 0) {
+        s->has_spoken = true;
+        relay_client_spoke(s->relay);
+    }
+}
+
+static void step_channels(struct session *s, int64_t now_ms)
+{
+    struct channel *c;
+
+    if (s->phase >= PHASE_ENDING)
+        return;
+    TAILQ_FOREACH (c, &s->channels, link)
+        channel_step(c, now_ms);
+    channel_sweep(s);
+}
+
+static void drive_user(struct session *s)
+{
+    enum leg_state before = s->user.state;
+
+    leg_drive(&s->user);
+    look_at_client(s);
+    if (before == LEG_HANDSHAKE && s->user.state == LEG_UP)
+        relay_set_device(s->relay, blob_software(ssh_get_clientbanner(s->user.ssh)));
+}
+
+static void take_turn(struct session *s)
+{
+    int64_t now_ms = clock_mono_ms();
+
+    if (s->is_in_turn || s->phase == PHASE_OVER)
+        return;
+    s->is_in_turn = true;
+    drive_user(s);
+    leg_drive(&s->target);
+    user_step(s, now_ms);
+    take_messages(s);
+    target_step(s, now_ms);
+    step_channels(s, now_ms);
+    step_time(s, now_ms);
+    leg_settle(&s->user);
+    leg_settle(&s->target);
+    check_ends(s, now_ms);
+    step_ending(s, now_ms);
+    s->is_in_turn = false;
+}
+
+/* ---- struct relay_protocol ---- */
+
+static void apply_timeouts(struct session *s, struct leg *leg)
+{
+    uint64_t ms = (uint64_t)s->limits.keepalive_interval_s * s->limits.keepalive_count * 1000;
+
+    if (ms > 0)
+        leg_set_user_timeout(leg, ms > 3600000 ? 3600000 : (uint32_t)ms);
+}
+
+static void session_finish(void *self)
+{
+    struct session *s = self;
+
+    if (!s)
+        return;
+    if (s->ending.reason == END_NONE) /* the relay ended it without asking us */
+        s->ending.reason = relay_end_reason(s->relay);
+    user_finish(s);
+    target_finish(s);
+    channel_free_all(s);
+    choose_done(s);
+    leg_close(&s->user);
+    leg_close(&s->target);
+    if (s->turn)
+        event_free(s->turn);
+    if (s->timer)
+        event_free(s->timer);
+    free(s);
+}
+
+static void *session_start(struct relay *r, int client_fd, const struct link_welcome *limits)
+{
+    struct session *s = calloc(1, sizeof(*s));
+    struct event_base *base = relay_base(r);
+
+    if (!s)
+        return NULL;
+    s->relay = r;
+    s->limits = *limits;
+    s->target.state = LEG_CLOSED;
+    s->user.state = LEG_CLOSED;
+    TAILQ_INIT(&s->channels);
+    s->turn = event_new(base, -1, 0, on_turn, s);
+    s->timer = evtimer_new(base, on_timer, s);
+    if (!s->turn || !s->timer ||
+        leg_open_server(&s->user, session_bind(), client_fd, base, session_wake, s) != 0) {
+        session_finish(s);
+        return NULL;
+    }
+    apply_timeouts(s, &s->user);
+    session_want_turn(s);
+    return s;
+}
+
+static void session_auth_result(void *self, const struct link_auth_result *result)
+{
+    user_result(self, result);
+}
+
+static void session_routed(void *self, const struct link_route_result *result, int target_fd)
+{
+    struct session *s = self;
+
+    if (result->is_ok && target_fd >= 0) {
+        target_routed(s, result, target_fd);
+        apply_timeouts(s, &s->target);
+    } else if (s->menu_channel) {
+        choose_failed(s, result->text);
+    } else {
+        session_end(s, (enum end_reason)result->reason, "policy", result->text, result->text);
+    }
+    session_want_turn(s);
+}
+
+static void session_targets(void *self, const struct link_target_row *rows, size_t count,
+                            size_t total)
+{
+    choose_targets(self, rows, count, total);
+}
+
+static void session_host_key_result(void *self, bool is_ok, const char *text)
+{
+    target_pinned(self, is_ok, text);
+}
+
+static void session_recording(void *self, const struct link_recording *answer, int fd)
+{
+    record_answer(self, answer, fd);
+}
+
+static void session_notice(void *self, enum link_notice kind, const char *text)
+{
+    (void)kind;
+    notice_add(self, text);
+}
+
+static void session_end_asked(void *self, const char *sentence, uint32_t deadline_ms)
+{
+    struct session *s = self;
+    int64_t now_ms = clock_mono_ms();
+
+    session_end(s, relay_end_reason(s->relay), "policy", sentence, sentence);
+    s->ending.flush_by_ms = now_ms + deadline_ms / 2;
+}
+
+const struct relay_protocol ssh_protocol = {
+    .protocol = PROTOCOL_SSH,
+    .name = "ssh",
+    .start = session_start,
+    .auth_result = session_auth_result,
+    .routed = session_routed,
+    .targets = session_targets,
+    .host_key_result = session_host_key_result,
+    .recording = session_recording,
+    .notice = session_notice,
+    .end = session_end_asked,
+    .finish = session_finish,
+};

@@ -1,0 +1,270 @@
+/*
+ * One SSH connection as the folder's files share it: the user leg, the target leg, the channels
+ * between them and what the broker was asked. proxy/ssh/session.c owns it and takes turns; every
+ * other file is a group of steps that a turn calls. Callbacks of libssh, of the loop and of the
+ * broker only note what happened and ask for a turn.
+ */
+#ifndef SSH_SESSION_H
+#define SSH_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <sallyport/buffer.h>
+#include <sallyport/link.h>
+#include <sallyport/login.h>
+#include <sallyport/secret.h>
+
+#include "proxy/relay/relay.h"
+#include "proxy/relay/terminal.h"
+#include "proxy/ssh/leg.h"
+#include "proxy/ssh/libssh.h"
+
+struct channel;
+struct menu;
+struct recording_writer;
+
+#define SENTENCE_MAX      512
+#define SPOOL_MAX         (256u * 1024u)
+#define HELD_MAX          (2u * 1280000u) /* twice the window that libssh offers */
+#define CHANNEL_ENV_MAX   200
+#define CHANNEL_QUEUE_MAX 256 /* requests that wait for the target */
+
+enum phase {
+    PHASE_LOGIN,    /* key exchange and user authentication */
+    PHASE_CHOOSING, /* no target yet: menu, or one line of help */
+    PHASE_ROUTING,  /* the broker resolves and connects */
+    PHASE_TARGET,   /* key exchange and login at the target */
+    PHASE_RELAYING,
+    PHASE_ENDING, /* notices and disconnect are on their way */
+    PHASE_OVER    /* relay_finish() was called */
+};
+
+/* Bytes that came on a channel and were not passed on yet. */
+struct spool {
+    uint8_t *data;
+    uint32_t start, len, cap;
+};
+
+/* One side of a channel pair. */
+struct half {
+    struct channel *channel; /* not owned */
+    ssh_channel ssh;         /* NULL while not open, and after the session is gone */
+    struct leg *leg;         /* not owned */
+    struct spool in[2];      /* what the peer sent: data, and extended data (stderr) */
+    uint32_t held[2];        /* what libssh still keeps, because the spool is full */
+    bool got_eof, got_close;
+    bool sent_eof, sent_close;
+    struct ssh_channel_callbacks_struct callbacks;
+};
+
+enum channel_state {
+    CHANNEL_WAITING, /* for the target leg; the client waits for the open's answer */
+    CHANNEL_OPENING, /* the target was asked */
+    CHANNEL_LOCAL,   /* accepted without a target: the menu, or one line of help */
+    CHANNEL_OPEN,
+    CHANNEL_DONE /* swept at the end of the turn */
+};
+
+/* A request of the client that the target must answer, or has not been sent yet. */
+struct request {
+    STAILQ_ENTRY(request) link;
+    const struct request_row *row;
+    ssh_message message; /* owned; NULL: nobody waits for the answer */
+    char *text;          /* terminal type, variable, command, subsystem or signal */
+    char *value;         /* of the variable */
+    uint16_t cols, rows;
+};
+STAILQ_HEAD(request_list, request);
+
+enum record_state {
+    RECORD_NONE, /* not asked yet */
+    RECORD_ASKED,
+    RECORD_OFF, /* nothing to record, or given up */
+    RECORD_ON,
+    RECORD_REFUSED
+};
+
+struct channel {
+    TAILQ_ENTRY(channel) link;
+    struct session *session; /* not owned */
+    enum channel_state state;
+    uint32_t number;     /* 1 for the first of the session */
+    ssh_message opening; /* owned: the open that waits for its answer */
+    struct half user, target;
+    struct request_list requests;
+    size_t request_count, env_count;
+
+    bool has_pty, has_started, is_told;
+    bool is_holding; /* counted by relay_hold() */
+    enum link_channel_kind kind;
+    char *command; /* "" until exec or subsystem */
+    char term[64];
+    uint16_t cols, rows;
+
+    bool has_status, has_signal, sent_status;
+    uint32_t exit_status;
+    char exit_signal[32], exit_text[128];
+    bool exit_core;
+
+    uint64_t bytes_in, bytes_out;
+
+    enum record_state record;
+    struct recording_writer *writer;
+    struct terminal terminal;
+    struct buffer notice; /* texts that wait for a good moment, NUL-separated */
+    bool needs_redraw;    /* a notice stands on the alternate screen */
+    int64_t redraw_at_ms; /* the second half of the nudge; 0 none */
+};
+TAILQ_HEAD(channel_list, channel);
+
+/* What user.c keeps while somebody logs in. */
+struct user_login {
+    bool is_accepted;    /* service accepted, banner sent */
+    bool is_named;       /* name and login are set */
+    char name[256];      /* the whole login name, as sent */
+    struct login login;  /* its parts */
+    const char *user;    /* what the broker is told: login.user, or "?" for an impossible name */
+    ssh_message message; /* owned: waits for the broker */
+    bool is_offer, is_password;
+    bool has_result;
+    struct link_auth_result result;
+    uint32_t failures, offers;
+    uint64_t handled_bytes;   /* io->received when the last message was taken */
+    int64_t unanswered_at_ms; /* when bytes came that made no message; 0 none */
+    struct secret *password;  /* owned: for passthrough; wiped when the target is logged in to */
+};
+
+enum target_step {
+    TARGET_KEX,
+    TARGET_PINNING, /* accept-new: the broker pins the key */
+    TARGET_NONE,    /* the "none" method, which lists the others */
+    TARGET_METHOD,
+    TARGET_PROMPT /* keyboard-interactive with one question, as a password */
+};
+
+struct target_login {
+    struct link_route_result route; /* its secret is wiped after use */
+    enum target_step step;
+    ssh_key key;
+    struct secret password;
+    bool has_prompted;
+    int pin_answer; /* 0 none yet, 1 yes, -1 no */
+    char pin_text[SESSION_TEXT_MAX];
+    int64_t deadline_ms;
+};
+
+struct ending {
+    enum end_reason reason;
+    char author[NAME_MAX_LEN + 16];
+    char text[SESSION_TEXT_MAX];
+    char sentence[SENTENCE_MAX]; /* what the user is told; "" for nothing */
+    bool has_begun;              /* notices are written */
+    bool has_said;               /* SSH_MSG_DISCONNECT is out */
+    int64_t flush_by_ms, close_by_ms;
+};
+
+struct session {
+    struct relay *relay;
+    struct event *turn, *timer;
+    int64_t timer_at_ms; /* 0: not armed */
+    bool is_in_turn, has_spoken;
+    struct link_welcome limits;
+    enum phase phase;
+    struct leg user, target;
+    struct user_login login;
+    struct target_login *out; /* owned, while the target is logged in to */
+    char account[ACCOUNT_MAX_LEN + 1], target_name[NAME_MAX_LEN + 1];
+    struct channel_list channels;
+    uint32_t last_number;
+    struct menu *menu;
+    struct channel *menu_channel; /* not owned */
+    struct ending ending;
+    int64_t keepalive_at_ms;
+    int64_t drain_by_ms;    /* the target is gone: how long its last words may take; 0 not yet */
+    uint64_t relaxed_bytes; /* received by both legs when memory was last given back */
+};
+
+/* ---- session.c ---- */
+void session_want_turn(struct session *s); /* soon, from the loop */
+void session_wake(void *session);          /* now; only from callbacks of the loop */
+/* The timer fires no later than at_ms (clock_mono_ms); a turn follows. */
+void session_want_timer(struct session *s, int64_t at_ms);
+/* Begin the end. sentence: what the user is told ("" nothing). The first call counts. */
+void session_end(struct session *s, enum end_reason reason, const char *author, const char *text,
+                 const char *sentence);
+/* The user's own host keys: set once by the gate, before the fork. */
+ssh_bind session_bind(void);
+
+/* ---- user.c: the user logs in ---- */
+void user_service(struct session *s, ssh_message message);
+void user_auth(struct session *s, ssh_message message);
+void user_result(struct session *s, const struct link_auth_result *result);
+void user_step(struct session *s, int64_t now_ms);
+void user_finish(struct session *s);
+
+/* ---- target.c: we log in at the target ---- */
+void target_routed(struct session *s, const struct link_route_result *route, int fd);
+void target_pinned(struct session *s, bool is_ok, const char *text);
+void target_step(struct session *s, int64_t now_ms);
+void target_finish(struct session *s);
+
+/* ---- channel.c: pairs of channels ---- */
+void channel_open_message(struct session *s, ssh_message message);
+void channel_target_is_up(struct session *s);
+void channel_step(struct channel *c, int64_t now_ms);
+void channel_sweep(struct session *s);
+void channel_detach(struct session *s, const struct leg *leg); /* before libssh frees them */
+void channel_free_all(struct session *s);
+struct channel *channel_find(struct session *s, ssh_channel user);
+bool channel_is_ended(const struct channel *c);
+bool channel_any_open(const struct session *s);
+/* Accept the client's open without a target. */
+void channel_accept_local(struct channel *c);
+void channel_exit_local(struct channel *c, uint32_t status);
+
+/* ---- pump.c: bytes ---- */
+void pump_attach(struct half *h);
+void pump_step(struct channel *c);
+void pump_relax(struct channel *c); /* give empty spools back */
+bool pump_is_empty(const struct half *h);
+void spool_finish(struct spool *s);
+/* Straight to the user's screen, after what went before; false when it did not fit. */
+bool pump_show(struct channel *c, const void *data, size_t len, bool is_stderr);
+
+/* ---- request.c ---- */
+void request_message(struct session *s, ssh_message message);
+void request_step(struct channel *c);
+void request_add_signal(struct channel *c, const char *name);
+void request_add_resize(struct channel *c, uint16_t cols, uint16_t rows);
+void request_clear(struct channel *c);
+
+/* ---- record.c ---- */
+/* False while the broker's answer is awaited. */
+bool record_is_ready(struct channel *c);
+void record_answer(struct session *s, const struct link_recording *answer, int fd);
+void record_output(struct channel *c, const void *data, size_t len, bool is_stderr);
+void record_input(struct channel *c, const void *data, size_t len);
+void record_resize(struct channel *c);
+void record_notice(struct channel *c, const char *text);
+void record_tick(struct channel *c, int64_t now_ms);
+void record_close(struct channel *c);
+
+/* ---- notice.c ---- */
+void notice_add(struct session *s, const char *text);
+void notice_step(struct channel *c, int64_t now_ms);
+void notice_final(struct session *s, const char *text);
+void notice_user_key(struct channel *c, int64_t now_ms);
+
+/* ---- choose.c: no target in the login name ---- */
+/* A request came on a channel without a target: something starts, or the window changed. */
+void choose_request(struct channel *c, bool starts);
+void choose_input(struct channel *c);
+void choose_targets(struct session *s, const struct link_target_row *rows, size_t count,
+                    size_t total);
+void choose_failed(struct session *s, const char *text);
+void choose_done(struct session *s);
+
+#endif
