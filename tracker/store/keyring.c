@@ -213,7 +213,7 @@ static int write_temp(const char *temp, const struct buffer *text)
 }
 
 /* Replace the file by the ring's keys: a reader, or a crash, sees the old one or the new one. */
-static int write_file(const struct keyring *ring, char *err, size_t err_len)
+int keyring_save(const struct keyring *ring, char *err, size_t err_len)
 {
     char base64[KEY_BASE64_LEN + 1];
     char temp[PATH_MAX + 8];
@@ -240,11 +240,10 @@ static int write_file(const struct keyring *ring, char *err, size_t err_len)
     return r;
 }
 
-int keyring_add(struct keyring *ring, char *err, size_t err_len)
+int keyring_grow(struct keyring *ring, uint32_t above, char *err, size_t err_len)
 {
     struct master_key *slot;
-    uint32_t id = 0;
-    int r;
+    uint32_t id = above;
 
     for (size_t i = 0; i < ring->count; i++)
         id = ring->keys[i].id > id ? ring->keys[i].id : id;
@@ -261,12 +260,12 @@ int keyring_add(struct keyring *ring, char *err, size_t err_len)
         return ERR_CRYPTO;
     }
     ring->count++;
-    r = write_file(ring, err, err_len);
-    if (r) {
-        ring->count--;
-        memory_wipe(slot, sizeof(*slot));
-    }
-    return r;
+    return 0;
+}
+
+void keyring_shrink(struct keyring *ring)
+{
+    memory_wipe(&ring->keys[--ring->count], sizeof(ring->keys[0]));
 }
 
 int keyring_open(struct keyring *ring, const char *path, bool may_create, char *err, size_t err_len)
@@ -279,8 +278,14 @@ int keyring_open(struct keyring *ring, const char *path, bool may_create, char *
         return ERR_INVALID;
     }
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 && errno == ENOENT && may_create)
-        return keyring_add(ring, err, err_len);
+    if (fd < 0 && errno == ENOENT && may_create) {
+        r = keyring_grow(ring, 0, err, err_len);
+        if (r == 0)
+            r = keyring_save(ring, err, err_len);
+        if (r)
+            keyring_wipe(ring);
+        return r;
+    }
     if (fd < 0) {
         if (errno == ENOENT)
             (void)snprintf(err, err_len,

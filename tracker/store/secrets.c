@@ -231,26 +231,57 @@ static int rotate_one(struct store *s)
     return r ? r : 1;
 }
 
+/* The highest id of a key that some secret is under, in the file or not. */
+static int highest_key_id(struct store *s, uint32_t *id)
+{
+    struct query q = query_start(s, SQL_SECRET_KEY_IDS);
+    int r;
+
+    *id = 0;
+    while ((r = query_next(&q)) == 1) {
+        if (row_u64(&q, 0) <= UINT32_MAX && (uint32_t)row_u64(&q, 0) > *id)
+            *id = (uint32_t)row_u64(&q, 0);
+    }
+    return r;
+}
+
+static int rotate_all(struct store *s, uint32_t *count)
+{
+    char err[sizeof(s->error)];
+    uint32_t above;
+    int r = highest_key_id(s, &above);
+
+    if (r)
+        return r;
+    r = keyring_grow(&s->keyring, above, err, sizeof(err));
+    if (r)
+        return store_fail(s, r, "%s", err);
+    while ((r = rotate_one(s)) == 1)
+        ++*count;
+    if (r == 0) {
+        r = keyring_save(&s->keyring, err, sizeof(err));
+        if (r)
+            (void)store_fail(s, r, "%s", err);
+    }
+    if (r)
+        keyring_shrink(&s->keyring);
+    return r;
+}
+
 /*
- * The order is what makes a crash harmless: the lock first (a busy database adds no key), then the
- * new key in the file for good, then the secrets, then the commit. Killed anywhere, the file holds
- * every key that any secret in the database is under.
+ * The order is what makes a crash harmless: the lock first, all secrets under the new key, then
+ * that key in the file for good, and the commit last. Killed anywhere, the file holds every key
+ * that a secret in the database is under.
  */
 int store_rotate_key(struct store *s, uint32_t *rewritten)
 {
-    char err[sizeof(s->error)];
     uint32_t count = 0;
     int r = store_begin(s);
 
     *rewritten = 0;
     if (r)
         return r;
-    r = keyring_add(&s->keyring, err, sizeof(err));
-    if (r)
-        return store_finish(s, store_fail(s, r, "%s", err));
-    while ((r = rotate_one(s)) == 1)
-        count++;
-    r = store_finish(s, r);
+    r = store_finish(s, rotate_all(s, &count));
     if (r)
         return r;
     *rewritten = count;

@@ -43,8 +43,11 @@ struct keyring {
  * sentence in err. */
 MUST_CHECK int keyring_open(struct keyring *ring, const char *path, bool may_create, char *err,
                             size_t err_len);
-/* Add a new key to the file (atomic, durable) and to the ring. On error both are as before. */
-MUST_CHECK int keyring_add(struct keyring *ring, char *err, size_t err_len);
+/* Add a new key, with an id above `above` and all others, to the ring in memory; take it back. */
+MUST_CHECK int keyring_grow(struct keyring *ring, uint32_t above, char *err, size_t err_len);
+void keyring_shrink(struct keyring *ring);
+/* Write the ring to its file: atomic, durable. */
+MUST_CHECK int keyring_save(const struct keyring *ring, char *err, size_t err_len);
 const struct master_key *keyring_find(const struct keyring *ring, uint32_t id); /* or NULL */
 const struct master_key *keyring_newest(const struct keyring *ring);
 /* HKDF-SHA256 of a master key for one purpose. */

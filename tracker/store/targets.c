@@ -263,7 +263,7 @@ int store_target_secret(struct store *s, const char *name, struct secret *out)
     uint64_t id;
     int r = store_target_id(s, name, &id);
 
-    out->len = 0;
+    memory_wipe(out, sizeof(*out)); /* whatever happens, nothing of an earlier call stays */
     if (r)
         return r;
     r = secret_get(s, SECRET_PLACE, id, out);
