@@ -1,0 +1,182 @@
+/*
+ * What the files of this folder share: the layout of the container (container.c), asciicast lines
+ * (cast.c) and the `echoed` heuristic (input.c). Nothing here touches a descriptor. The parsers are
+ * pure and fuzzed. FORMAT.md is the reference for every number below.
+ */
+#ifndef TRACKER_RECORDING_PRIV_H
+#define TRACKER_RECORDING_PRIV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sallyport/cursor.h>
+
+#include "tracker/recording/recording.h"
+
+/* ---- container.c ---- */
+
+#define CONTAINER_VERSION     1
+#define CONTAINER_SKIP_HEADER 8 /* RFC 8878 §3.1.2: magic and length of a skippable frame */
+#define CONTAINER_HEAD_LEN    32
+#define CONTAINER_TRAILER_LEN 116
+#define CONTAINER_HASHED_LEN  52 /* of the trailer: the fields before the hash */
+#define CONTAINER_END_MAX     (109 + 255)
+
+/* What a reader accepts. */
+#define CONTAINER_HEAD_MAX    4096
+#define CONTAINER_SIDE_MAX    (1024 * 1024)
+#define CONTAINER_PLAIN_MAX   (1024 * 1024)
+#define CONTAINER_SEGMENT_MAX (4 * 1024 * 1024)
+
+#define SIDE_EXACT  1
+#define SIDE_STDERR 2
+
+struct container_head {
+    uint8_t flags; /* bit 0: has a pty */
+    uint64_t session_id;
+    uint32_t channel;
+    int64_t started_wall_us;
+    uint16_t cols, rows;
+};
+
+struct container_trailer {
+    uint64_t sequence;
+    uint64_t offset;
+    uint32_t plain_len;
+    uint32_t event_count;
+    uint64_t first_ms, last_ms;
+    int64_t wall_us;
+    uint8_t hash[RECORDING_CHAIN_LEN];
+    uint8_t chain[RECORDING_CHAIN_LEN];
+};
+
+struct container_end {
+    uint64_t duration_ms;
+    uint64_t output_bytes, stderr_bytes;
+    uint64_t output_unrecorded, stderr_unrecorded;
+    uint8_t output_sha256[RECORDING_CHAIN_LEN];
+    uint8_t stderr_sha256[RECORDING_CHAIN_LEN];
+    char reason[256];
+};
+
+/* One segment, borrowed from where it was parsed. Absent parts are empty. */
+struct container_segment {
+    const uint8_t *start;
+    size_t len;
+    size_t hashed_len;   /* bytes from start that the hash covers */
+    struct cursor head;  /* payload */
+    struct cursor frame; /* a whole zstd frame */
+    struct cursor side;  /* records, without the letters */
+    struct cursor end;   /* payload */
+    struct container_trailer trailer;
+};
+
+/* Append to dst, which has room; return the new end. */
+uint8_t *container_put_head(uint8_t *dst, const struct container_head *h);
+uint8_t *container_put_side(uint8_t *dst, const uint8_t *records, size_t len);
+uint8_t *container_put_end(uint8_t *dst, const struct container_end *e);
+/* Everything of the trailer before the hash, and then the rest. */
+uint8_t *container_put_trailer(uint8_t *dst, const struct container_trailer *t);
+uint8_t *container_put_hashes(uint8_t *dst, const struct container_trailer *t);
+
+/* Frames one whole segment. BAD: no reader can go on here. MORE consumes nothing. */
+enum parse container_segment(struct cursor *in, struct container_segment *out);
+enum parse container_head(struct cursor payload, struct container_head *out);
+enum parse container_end(struct cursor payload, struct container_end *out);
+/* Moves behind the next trailer for resynchronising; false when there is none, *in is then at the
+ * first byte that a trailer could still begin with. */
+bool container_find_trailer(struct cursor *in, struct container_trailer *out);
+
+/* One record of a side frame. False at the end or when it is malformed. */
+bool container_side_record(struct cursor *side, uint8_t *type, uint32_t *event,
+                           struct cursor *body);
+/* Put the exact bytes of one event back, in place: text becomes shorter. False: the runs do not fit
+ * the text. */
+bool container_side_apply(struct cursor runs, uint8_t *text, size_t *len);
+
+/* ---- cast.c ---- */
+
+/* The side records of the open frame, while they are written. */
+struct side_log {
+    uint8_t *data;
+    size_t len;
+    size_t record_at; /* of the open exact record; SIZE_MAX: none */
+    size_t run_at;    /* of its last run */
+    size_t next_raw;  /* offset in the event's bytes after that run */
+};
+
+#define CAST_ESCAPE_MAX      6 /* bytes of JSON for one byte of data, at most */
+#define CAST_EVENT_MAX       (16 * 1024)
+#define CAST_LINE_MAX        (256 * 1024)
+#define CAST_EVENT_OVERHEAD  64                 /* time, code, quotes, newline */
+#define CAST_SIDE_MAX(bytes) (2 * (bytes) + 64) /* bytes of side records for so much data */
+
+/* Where escaped text goes; the caller made room. side may be NULL: then exact bytes are lost. */
+struct cast_out {
+    uint8_t *at;
+    struct side_log *side;
+    uint32_t event; /* number in the frame, for the side records */
+    size_t raw;     /* bytes of this event so far */
+};
+
+/*
+ * Escape data for the inside of a JSON string. Returns the bytes consumed: up to three are left
+ * when they begin a character that may go on, unless is_last.
+ */
+size_t cast_escape(struct cast_out *out, const uint8_t *data, size_t len, bool is_last);
+
+/* 1 to 3 bytes that are the beginning of one character and nothing else. */
+bool cast_is_partial(const uint8_t *data, size_t len);
+
+void side_log_event_end(struct side_log *side);
+void side_log_stderr(struct side_log *side, uint32_t event);
+
+/* `[1.234, "o", "`; returns the new end. */
+uint8_t *cast_event_begin(uint8_t *dst, int64_t ms, char code);
+uint8_t *cast_event_end(uint8_t *dst);
+
+/* The header line with newline; malloc'd, NULL: out of memory. */
+uint8_t *cast_header(const struct recording_head *head, size_t *len);
+
+struct cast_event {
+    int64_t ms;
+    char code;
+    size_t len;
+};
+
+/* Parse one event line without its newline; the text is unescaped into data (line length bytes are
+ * always enough). False: malformed. */
+bool cast_parse_event(struct cursor line, struct cast_event *e, uint8_t *data, size_t data_cap);
+/* "80x24", clamped. */
+bool cast_parse_size(const uint8_t *data, size_t len, uint16_t *cols, uint16_t *rows);
+
+/* ---- input.c ---- */
+
+#define ECHO_HELD_MAX   4096
+#define ECHO_PENDING_MS 5000
+
+struct echo;
+
+/* NULL: no memory. */
+struct echo *echo_create(void);
+void echo_destroy(struct echo *e);
+
+/* What was typed. */
+void echo_input(struct echo *e, const uint8_t *data, size_t len, int64_t now_ms);
+/*
+ * Follow output. Stops behind each line feed that decides a typed line; returns the bytes consumed.
+ * When the line came back, *line (borrowed until the next call) and *line_len are set, else *line
+ * is NULL.
+ */
+size_t echo_output(struct echo *e, const uint8_t *data, size_t len, const uint8_t **line,
+                   size_t *line_len);
+/* Throw away what waited too long. Returns the milliseconds until there is more to do, or -1. */
+int64_t echo_tick(struct echo *e, int64_t now_ms);
+
+/* ---- reader.c ---- */
+
+/* As recording_reader_open, on a descriptor that is owned from here, also on failure. */
+struct recording_reader *recording_reader_open_fd(int fd, char *err, size_t err_len);
+
+#endif

@@ -1,0 +1,674 @@
+/*
+ * The writer of a recording: gathers events as asciicast text in the open frame, and when that is
+ * full or old compresses it, adds side records, hash and chain, and hands the segment to one
+ * write(). It runs in the relay, under its filter: write(), mmap() and munmap() are all it calls.
+ * It never seeks, truncates or opens. A failed write is final: errno is kept and every later call
+ * returns it.
+ *
+ * Memory: everything a frame needs (text, side records, outgoing segment, compressor) is one
+ * mapping that is made with the frame's first byte and unmapped at its end, so that an idle
+ * recording holds a few hundred bytes. In bulk, when frames are closed because they are full, the
+ * mapping stays for the next one, since mapping it anew would cost more than filling it.
+ */
+#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_initStaticCCtx: a compressor in our own mapping */
+#include "tracker/recording/recording_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+#include <zstd.h>
+
+#include <sallyport/clock.h>
+
+#define SIDE_BYTES (128 * 1024)
+#define OUT_BYTES  (ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES) + SIDE_BYTES + 2048)
+#define LEVEL      1
+#define WINDOW_LOG 16
+#define CHUNK_MIN  2048 /* less room than for this much data: close the frame */
+#define CAP_NOTICE "output over the cap is not recorded"
+
+enum stream_id { STREAM_OUTPUT, STREAM_STDERR, STREAM_INPUT, STREAM_COUNT };
+
+static const char stream_codes[STREAM_COUNT] = {'o', 'o', 'i'};
+
+struct stream {
+    uint8_t held[4]; /* the beginning of a character, at most 3 bytes */
+    size_t held_len;
+    uint64_t bytes; /* recorded */
+    uint64_t unrecorded;
+    EVP_MD_CTX *sha256; /* NULL: nothing came yet */
+};
+
+/* The mapping. Ordered so that what a small frame touches is few pages. */
+struct frame_memory {
+    uint8_t plain[RECORDING_FRAME_BYTES];
+    uint8_t side[SIDE_BYTES];
+    uint8_t out[OUT_BYTES];
+    uint64_t workspace[]; /* the compressor */
+};
+
+struct recording_writer {
+    int fd;
+    int failed; /* errno; 0: good */
+    bool is_closed;
+    bool has_pty;
+    struct container_head head;
+    uint8_t *header; /* the asciicast header line, until the first frame took it */
+    size_t header_len;
+    recording_frame_fn on_frame;
+    void *arg;
+    enum policy_input input;
+    struct echo *echo;
+    struct stream streams[STREAM_COUNT];
+    bool is_over_cap;
+
+    /* time */
+    bool is_started;
+    int64_t start_ms; /* of the first event, on the caller's clock */
+
+    /* the chain */
+    uint64_t sequence; /* of the last frame written */
+    uint64_t file_len;
+    uint8_t chain[RECORDING_CHAIN_LEN];
+
+    /* the open frame */
+    struct frame_memory *m;
+    size_t m_len;
+    bool is_open;
+    int64_t opened_ms;
+    int64_t kept_until_ms; /* no frame open, mapping kept until then */
+    int64_t opened_wall_us;
+    int64_t last_ms;
+    size_t plain_len;
+    uint32_t event_count;
+    struct side_log side;
+
+    /* the open event, of which the closing quote is not written yet */
+    bool is_event_open;
+    enum stream_id event_stream;
+    int64_t event_ms;
+    size_t event_raw;
+};
+
+struct recording_writer *recording_writer_create(int fd, const struct recording_head *head,
+                                                 enum policy_input input,
+                                                 recording_frame_fn on_frame, void *arg)
+{
+    struct recording_writer *w = calloc(1, sizeof(*w));
+    struct recording_head h = *head;
+
+    if (!w) {
+        close(fd);
+        return NULL;
+    }
+    if (!h.has_pty || h.cols == 0 || h.rows == 0) {
+        h.cols = 80;
+        h.rows = 24;
+    }
+    w->fd = fd;
+    w->has_pty = h.has_pty;
+    w->input = input;
+    w->on_frame = on_frame;
+    w->arg = arg;
+    w->head = (struct container_head){
+        .flags = h.has_pty,
+        .session_id = h.session_id,
+        .channel = h.channel,
+        .started_wall_us = h.started_wall_us,
+        .cols = h.cols,
+        .rows = h.rows,
+    };
+    w->header = cast_header(&h, &w->header_len);
+    if (input == INPUT_ECHOED && h.has_pty)
+        w->echo = echo_create();
+    if (!w->header || (input == INPUT_ECHOED && h.has_pty && !w->echo)) {
+        recording_writer_destroy(w);
+        return NULL;
+    }
+    return w;
+}
+
+static void release_memory(struct recording_writer *w)
+{
+    if (w->m)
+        munmap(w->m, w->m_len);
+    w->m = NULL;
+}
+
+void recording_writer_destroy(struct recording_writer *w)
+{
+    if (!w)
+        return;
+    release_memory(w);
+    for (size_t i = 0; i < STREAM_COUNT; i++)
+        EVP_MD_CTX_free(w->streams[i].sha256);
+    echo_destroy(w->echo);
+    free(w->header);
+    close(w->fd);
+    free(w);
+}
+
+static int fail(struct recording_writer *w, int error)
+{
+    w->failed = error ? error : EIO;
+    w->is_open = w->is_event_open = false;
+    release_memory(w);
+    errno = w->failed;
+    return ERR_SYSTEM;
+}
+
+/* Every public call begins here. */
+static int check_usable(struct recording_writer *w)
+{
+    if (w->failed == 0 && w->is_closed)
+        w->failed = EBADF;
+    if (w->failed == 0)
+        return 0;
+    errno = w->failed;
+    return ERR_SYSTEM;
+}
+
+/* Milliseconds since the first event; never goes back. */
+static int64_t event_time(struct recording_writer *w, int64_t now_ms)
+{
+    if (!w->is_started) {
+        w->is_started = true;
+        w->start_ms = now_ms;
+    }
+    if (now_ms - w->start_ms > w->last_ms)
+        w->last_ms = now_ms - w->start_ms;
+    return w->last_ms;
+}
+
+/* ---- the frame ---- */
+
+static ZSTD_compressionParameters compression(void)
+{
+    ZSTD_compressionParameters p = ZSTD_getCParams(LEVEL, RECORDING_FRAME_BYTES, 0);
+
+    p.windowLog = WINDOW_LOG;
+    return p;
+}
+
+static int map_memory(struct recording_writer *w)
+{
+    size_t workspace = ZSTD_estimateCCtxSize_usingCParams(compression());
+
+    w->m_len = sizeof(struct frame_memory) + workspace;
+    w->m = mmap(NULL, w->m_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (w->m != MAP_FAILED)
+        return 0;
+    w->m = NULL;
+    return fail(w, errno);
+}
+
+static int frame_open(struct recording_writer *w, int64_t now_ms)
+{
+    if (!w->m && map_memory(w) < 0)
+        return ERR_SYSTEM;
+    (void)event_time(w, now_ms);
+    w->is_open = true;
+    w->opened_ms = now_ms;
+    w->opened_wall_us = clock_wall_us();
+    w->plain_len = 0;
+    w->event_count = 0;
+    w->side = (struct side_log){.data = w->m->side, .record_at = SIZE_MAX};
+    if (w->header) {
+        if (w->header_len > RECORDING_FRAME_BYTES / 2)
+            return fail(w, E2BIG);
+        memcpy(w->m->plain, w->header, w->header_len);
+        w->plain_len = w->header_len;
+        free(w->header);
+        w->header = NULL;
+    }
+    return 0;
+}
+
+static void event_end(struct recording_writer *w)
+{
+    if (!w->is_event_open)
+        return;
+    w->plain_len = (size_t)(cast_event_end(w->m->plain + w->plain_len) - w->m->plain);
+    side_log_event_end(&w->side);
+    w->event_count++;
+    w->is_event_open = false;
+}
+
+static void event_begin(struct recording_writer *w, char code, int64_t ms)
+{
+    uint8_t *at = w->m->plain + w->plain_len;
+
+    w->plain_len = (size_t)(cast_event_begin(at, ms, code) - w->m->plain);
+    w->event_raw = 0;
+    w->is_event_open = true;
+}
+
+static size_t event_escape(struct recording_writer *w, const uint8_t *data, size_t len,
+                           bool is_last)
+{
+    struct cast_out out = {
+        .at = w->m->plain + w->plain_len,
+        .side = &w->side,
+        .event = w->event_count,
+        .raw = w->event_raw,
+    };
+    size_t used = cast_escape(&out, data, len, is_last);
+
+    w->plain_len = (size_t)(out.at - w->m->plain);
+    w->event_raw = out.raw;
+    return used;
+}
+
+/* How much data the open frame can surely take in one more event. */
+static size_t frame_room(const struct recording_writer *w)
+{
+    size_t plain = RECORDING_FRAME_BYTES - w->plain_len;
+    size_t side = SIDE_BYTES - w->side.len;
+
+    plain =
+        plain > 2 * CAST_EVENT_OVERHEAD ? (plain - 2 * CAST_EVENT_OVERHEAD) / CAST_ESCAPE_MAX : 0;
+    side = side > CAST_SIDE_MAX(0) ? (side - CAST_SIDE_MAX(0)) / 2 : 0;
+    return plain < side ? plain : side;
+}
+
+static int write_all(struct recording_writer *w, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(w->fd, data, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return fail(w, n < 0 ? errno : ENOSPC);
+        data += n;
+        len -= (size_t)n;
+        w->file_len += (uint64_t)n;
+    }
+    return 0;
+}
+
+static bool sha256(const void *data, size_t len, uint8_t out[RECORDING_CHAIN_LEN])
+{
+    return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) == 1;
+}
+
+/* Compress the text of the frame to `to`; NULL: failed. */
+static uint8_t *put_frame(struct recording_writer *w, uint8_t *to)
+{
+    ZSTD_compressionParameters p = compression();
+    ZSTD_CCtx *c =
+        ZSTD_initStaticCCtx(w->m->workspace, w->m_len - offsetof(struct frame_memory, workspace));
+    size_t n;
+
+    /* a static compressor begins without its defaults, content size among them */
+    if (!c || ZSTD_isError(ZSTD_CCtx_reset(c, ZSTD_reset_session_and_parameters)) ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, LEVEL)) ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_windowLog, (int)p.windowLog)) ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_hashLog, (int)p.hashLog)) ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_chainLog, (int)p.chainLog)) ||
+        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, 1)))
+        return NULL;
+    n = ZSTD_compress2(c, to, ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES), w->m->plain, w->plain_len);
+    return ZSTD_isError(n) ? NULL : to + n;
+}
+
+/* Put the whole segment together, hash it and write it. The frame is over afterwards. */
+static int segment_write(struct recording_writer *w, const struct container_end *end)
+{
+    struct container_trailer t = {
+        .sequence = w->sequence + 1,
+        .offset = w->file_len,
+        .plain_len = (uint32_t)w->plain_len,
+        .event_count = w->event_count,
+        .first_ms = (uint64_t)(w->opened_ms - w->start_ms),
+        .last_ms = (uint64_t)w->last_ms,
+        .wall_us = w->opened_wall_us,
+    };
+    uint8_t *out = w->m->out, *to = out, chained[2 * RECORDING_CHAIN_LEN];
+
+    if (t.first_ms > t.last_ms)
+        t.first_ms = t.last_ms;
+    if (w->sequence == 0) {
+        to = container_put_head(to, &w->head);
+        if (!sha256(out + CONTAINER_SKIP_HEADER, CONTAINER_HEAD_LEN, w->chain))
+            return fail(w, EIO);
+    }
+    if (w->plain_len > 0 && !(to = put_frame(w, to)))
+        return fail(w, EIO);
+    if (w->side.len > 0)
+        to = container_put_side(to, w->side.data, w->side.len);
+    if (end)
+        to = container_put_end(to, end);
+    to = container_put_trailer(to, &t);
+    memcpy(chained, w->chain, RECORDING_CHAIN_LEN);
+    if (!sha256(out, (size_t)(to - out), t.hash))
+        return fail(w, EIO);
+    memcpy(chained + RECORDING_CHAIN_LEN, t.hash, RECORDING_CHAIN_LEN);
+    if (!sha256(chained, sizeof(chained), t.chain))
+        return fail(w, EIO);
+    to = container_put_hashes(to, &t);
+    if (write_all(w, out, (size_t)(to - out)) < 0)
+        return ERR_SYSTEM;
+    memcpy(w->chain, t.chain, RECORDING_CHAIN_LEN);
+    w->sequence++;
+    w->is_open = false;
+    if (w->on_frame)
+        w->on_frame(w->sequence, w->file_len, w->chain, w->arg);
+    return 0;
+}
+
+/* The frame is full. Begun characters wait for the next one, and so does the mapping. */
+static int frame_close_full(struct recording_writer *w, int64_t now_ms)
+{
+    event_end(w);
+    w->kept_until_ms = now_ms + RECORDING_FRAME_MS;
+    return segment_write(w, NULL);
+}
+
+static int frame_need(struct recording_writer *w, int64_t now_ms)
+{
+    if (w->is_open && frame_room(w) < CHUNK_MIN && frame_close_full(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    return w->is_open ? 0 : frame_open(w, now_ms);
+}
+
+/* Have an event of that stream open, with room for *room bytes of data. */
+static int event_need(struct recording_writer *w, enum stream_id id, int64_t now_ms, size_t *room)
+{
+    int64_t ms;
+
+    if (frame_need(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    ms = event_time(w, now_ms);
+    if (w->is_event_open && (w->event_stream != id || w->event_ms != ms ||
+                             w->event_raw + sizeof(w->streams[id].held) >= CAST_EVENT_MAX))
+        event_end(w);
+    if (!w->is_event_open) {
+        if (id == STREAM_STDERR)
+            side_log_stderr(&w->side, w->event_count);
+        event_begin(w, stream_codes[id], ms);
+        w->event_stream = id;
+        w->event_ms = ms;
+    }
+    *room = frame_room(w);
+    if (*room > CAST_EVENT_MAX - w->event_raw)
+        *room = CAST_EVENT_MAX - w->event_raw;
+    return 0;
+}
+
+/* The pieces of characters that were held back go out as exact bytes. */
+static int flush_held(struct recording_writer *w, int64_t now_ms)
+{
+    for (size_t id = 0; id < STREAM_COUNT; id++) {
+        struct stream *s = &w->streams[id];
+        size_t room;
+
+        if (s->held_len == 0)
+            continue;
+        if (event_need(w, (enum stream_id)id, now_ms, &room) < 0)
+            return ERR_SYSTEM;
+        (void)event_escape(w, s->held, s->held_len, true);
+        s->held_len = 0;
+    }
+    return 0;
+}
+
+/* The frame is old, or the recording ends. */
+static int frame_close_old(struct recording_writer *w, int64_t now_ms)
+{
+    if (flush_held(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    event_end(w);
+    if (segment_write(w, NULL) < 0)
+        return ERR_SYSTEM;
+    release_memory(w);
+    return 0;
+}
+
+static int frame_close_if_old(struct recording_writer *w, int64_t now_ms)
+{
+    if (!w->is_open || now_ms - w->opened_ms < RECORDING_FRAME_MS)
+        return 0;
+    return frame_close_old(w, now_ms);
+}
+
+/* ---- events ---- */
+
+/* Everything so far is still only the beginning of a character: no event for that. */
+static bool hold_back(struct stream *s, const uint8_t *data, size_t len)
+{
+    uint8_t joined[sizeof(s->held)];
+
+    if (s->held_len + len >= sizeof(joined))
+        return false;
+    memcpy(joined, s->held, s->held_len);
+    memcpy(joined + s->held_len, data, len);
+    if (!cast_is_partial(joined, s->held_len + len))
+        return false;
+    s->held_len += len;
+    memcpy(s->held, joined, s->held_len);
+    return true;
+}
+
+/* Complete the character that the stream's last data began; returns the bytes used of data. */
+static size_t join_held(struct recording_writer *w, struct stream *s, const uint8_t *data,
+                        size_t len)
+{
+    uint8_t joined[8];
+    size_t more = len < 3 ? len : 3, used, was = s->held_len;
+
+    memcpy(joined, s->held, was);
+    memcpy(joined + was, data, more);
+    used = event_escape(w, joined, was + more, false);
+    if (used == 0) { /* still only a beginning, and all of data is in it */
+        memcpy(s->held, joined, was + more);
+        s->held_len = was + more;
+        return more;
+    }
+    s->held_len = 0; /* a beginning is never used in part */
+    return used - was;
+}
+
+static int put_stream(struct recording_writer *w, enum stream_id id, const uint8_t *data,
+                      size_t len, int64_t now_ms)
+{
+    struct stream *s = &w->streams[id];
+
+    if (len > 0 && hold_back(s, data, len))
+        return frame_need(w, now_ms); /* so that the frame's age lets it out */
+    while (len > 0) {
+        size_t room, n, used;
+
+        if (event_need(w, id, now_ms, &room) < 0)
+            return ERR_SYSTEM;
+        if (s->held_len > 0) {
+            used = join_held(w, s, data, len);
+        } else {
+            n = len < room ? len : room;
+            used = event_escape(w, data, n, false);
+            if (used < n && n - used <= 3 && n == len) { /* ends within a character */
+                memcpy(s->held, data + used, n - used);
+                s->held_len = n - used;
+                used = n;
+            } else if (used == 0) { /* the event's end is within a character: to the next one */
+                event_end(w);
+            }
+        }
+        data += used;
+        len -= used;
+    }
+    return 0;
+}
+
+static int put_event(struct recording_writer *w, char code, const char *text, size_t len,
+                     int64_t now_ms)
+{
+    if (frame_need(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    event_end(w);
+    if (len > frame_room(w))
+        len = frame_room(w);
+    event_begin(w, code, event_time(w, now_ms));
+    (void)event_escape(w, (const uint8_t *)text, len, true);
+    event_end(w);
+    return 0;
+}
+
+static int stream_hash(struct recording_writer *w, struct stream *s, const void *data, size_t len)
+{
+    if (!s->sha256) {
+        s->sha256 = EVP_MD_CTX_new();
+        if (!s->sha256 || EVP_DigestInit_ex(s->sha256, EVP_sha256(), NULL) != 1)
+            return fail(w, ENOMEM);
+    }
+    return EVP_DigestUpdate(s->sha256, data, len) == 1 ? 0 : fail(w, EIO);
+}
+
+/* How much of len a channel without a pty may still record; the rest is counted. */
+static int apply_cap(struct recording_writer *w, enum stream_id id, size_t *len, int64_t now_ms)
+{
+    uint64_t used = id == STREAM_INPUT
+                        ? w->streams[STREAM_INPUT].bytes
+                        : w->streams[STREAM_OUTPUT].bytes + w->streams[STREAM_STDERR].bytes;
+    size_t over;
+
+    if (w->has_pty || *len <= RECORDING_EXEC_CAP - used)
+        return 0;
+    over = *len - (size_t)(RECORDING_EXEC_CAP - used);
+    *len -= over;
+    w->streams[id].unrecorded += over;
+    if (w->is_over_cap || id == STREAM_INPUT)
+        return 0;
+    w->is_over_cap = true;
+    return put_event(w, 'm', CAP_NOTICE, strlen(CAP_NOTICE), now_ms);
+}
+
+static int put_echoed(struct recording_writer *w, const uint8_t *data, size_t len, int64_t now_ms)
+{
+    const uint8_t *line;
+    size_t line_len;
+
+    while (len > 0) {
+        size_t n = echo_output(w->echo, data, len, &line, &line_len);
+
+        if (line) {
+            w->streams[STREAM_INPUT].bytes += line_len;
+            if (put_stream(w, STREAM_INPUT, line, line_len, now_ms) < 0)
+                return ERR_SYSTEM;
+        }
+        data += n;
+        len -= n;
+    }
+    return 0;
+}
+
+int recording_output(struct recording_writer *w, const void *data, size_t len, bool is_stderr,
+                     int64_t now_ms)
+{
+    enum stream_id id = is_stderr ? STREAM_STDERR : STREAM_OUTPUT;
+    struct stream *s = &w->streams[id];
+
+    if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    if (len > 0 && w->echo && put_echoed(w, data, len, now_ms) < 0)
+        return ERR_SYSTEM;
+    if (apply_cap(w, id, &len, now_ms) < 0)
+        return ERR_SYSTEM;
+    if (len == 0)
+        return 0;
+    if (stream_hash(w, s, data, len) < 0)
+        return ERR_SYSTEM;
+    s->bytes += len;
+    return put_stream(w, id, data, len, now_ms);
+}
+
+int recording_input(struct recording_writer *w, const void *data, size_t len, int64_t now_ms)
+{
+    if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    if (w->echo)
+        echo_input(w->echo, data, len, now_ms);
+    if (w->input != INPUT_ALL || apply_cap(w, STREAM_INPUT, &len, now_ms) < 0)
+        return w->failed ? ERR_SYSTEM : 0;
+    w->streams[STREAM_INPUT].bytes += len;
+    return put_stream(w, STREAM_INPUT, data, len, now_ms);
+}
+
+int recording_resize(struct recording_writer *w, uint16_t cols, uint16_t rows, int64_t now_ms)
+{
+    char text[16], *to = text + sizeof(text);
+
+    if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    do
+        *--to = (char)('0' + rows % 10);
+    while ((rows = (uint16_t)(rows / 10)) > 0);
+    *--to = 'x';
+    do
+        *--to = (char)('0' + cols % 10);
+    while ((cols = (uint16_t)(cols / 10)) > 0);
+    return put_event(w, 'r', to, (size_t)(text + sizeof(text) - to), now_ms);
+}
+
+int recording_notice(struct recording_writer *w, const char *text, int64_t now_ms)
+{
+    if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    return put_event(w, 'm', text, strnlen(text, CHUNK_MIN), now_ms);
+}
+
+int recording_tick(struct recording_writer *w, int64_t now_ms, int64_t *due_ms)
+{
+    int64_t echo_due;
+
+    *due_ms = -1;
+    if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    if (w->is_open) {
+        *due_ms = w->opened_ms + RECORDING_FRAME_MS - now_ms;
+    } else if (w->m) {
+        if (now_ms < w->kept_until_ms)
+            *due_ms = w->kept_until_ms - now_ms;
+        else
+            release_memory(w);
+    }
+    echo_due = w->echo ? echo_tick(w->echo, now_ms) : -1;
+    if (echo_due >= 0 && (*due_ms < 0 || echo_due < *due_ms))
+        *due_ms = echo_due;
+    return 0;
+}
+
+/* The digest of a stream so far; that of nothing when nothing came. */
+static bool stream_digest(const struct stream *s, uint8_t out[RECORDING_CHAIN_LEN])
+{
+    return s->sha256 ? EVP_DigestFinal_ex(s->sha256, out, NULL) == 1 : sha256("", 0, out);
+}
+
+int recording_close(struct recording_writer *w, const char *reason, int64_t now_ms)
+{
+    struct container_end end = {0};
+
+    if (check_usable(w) < 0)
+        return ERR_SYSTEM;
+    if (flush_held(w, now_ms) < 0 || (!w->is_open && frame_open(w, now_ms) < 0))
+        return ERR_SYSTEM;
+    event_end(w);
+    end.duration_ms = (uint64_t)event_time(w, now_ms);
+    end.output_bytes = w->streams[STREAM_OUTPUT].bytes;
+    end.stderr_bytes = w->streams[STREAM_STDERR].bytes;
+    end.output_unrecorded = w->streams[STREAM_OUTPUT].unrecorded;
+    end.stderr_unrecorded = w->streams[STREAM_STDERR].unrecorded;
+    memcpy(end.reason, reason, strnlen(reason, sizeof(end.reason) - 1));
+    if (!stream_digest(&w->streams[STREAM_OUTPUT], end.output_sha256) ||
+        !stream_digest(&w->streams[STREAM_STDERR], end.stderr_sha256))
+        return fail(w, EIO);
+    if (segment_write(w, &end) < 0)
+        return ERR_SYSTEM;
+    w->is_closed = true;
+    release_memory(w);
+    return 0;
+}
