@@ -1,0 +1,75 @@
+/*
+ * The gate's insides, shared by gate.c (start, loop, the broker's link), visitors.c (accepting and
+ * acting on what parking.c decides) and birth.c (the child between fork and relay_run()).
+ */
+#ifndef GATE_GATE_PRIV_H
+#define GATE_GATE_PRIV_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <sallyport/link.h>
+
+#include "proxy/gate/gate.h"
+#include "proxy/gate/parking.h"
+#include "proxy/relay/sandbox.h"
+
+#define GATE_LINK_FD 3
+
+struct event;
+struct event_base;
+
+struct listener {
+    int fd;
+    struct event *event;
+};
+
+struct gate {
+    const struct gate_protocol *protocol;
+    struct sandbox sandbox;
+    uint32_t broker_uid;
+    int log_fd;        /* syslog's socket, which relays keep; -1 */
+    sigset_t old_mask; /* what relays get back */
+    struct event_base *base;
+
+    struct event *link_event, *signal_event, *step_timer, *pause_timer, *status_timer;
+    uint8_t link_version;
+    struct link_message in, out; /* scratch: messages are large */
+
+    bool is_ready;  /* keys loaded, root entered */
+    bool is_paused; /* no descriptor or memory: accepting stops for a second */
+    bool is_leaving;
+    int exit_status;
+    uint32_t key_count;
+    struct link_gate_config config;
+    struct listener listeners[LINK_FDS_MAX];
+
+    struct parking *parking;
+    uint64_t accepted, evicted;
+    int64_t status_ms; /* when GATE_STATUS was said last */
+    bool is_status_due;
+};
+
+/* gate.c */
+void gate_leave(struct gate *g, int status);
+void gate_status_changed(struct gate *g);
+
+/* visitors.c */
+void visitors_set_limits(struct gate *g);
+int visitors_listen(struct gate *g, int *fds, size_t count); /* takes the descriptors */
+void visitors_update_accepting(struct gate *g);
+void visitors_step(struct gate *g); /* do what is due, arm the timer for the rest */
+void visitors_reap(struct gate *g);
+void visitors_settled(struct gate *g, int pid);
+void visitors_destroy(struct gate *g);
+
+/* birth.c: the child's half of fork(). */
+struct birth {
+    int client_fd;
+    volatile uint8_t *spoken;
+    int64_t accepted_ms;
+};
+_Noreturn void birth_run(const struct gate *g, const struct birth *b);
+
+#endif
