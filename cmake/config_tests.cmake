@@ -10,3 +10,9 @@ foreach(pair example:proxy.conf.example man:docs/man/proxy.conf.5.scd)
     -DCOMMITTED=${CMAKE_SOURCE_DIR}/${file} -P ${CMAKE_SOURCE_DIR}/cmake/compare_document.cmake)
   set_tests_properties(docs/options-${document} PROPERTIES LABELS docs TIMEOUT 60)
 endforeach()
+
+# Format, headers that compile alone, shell scripts and more: see the script. Once is enough.
+if(NOT SALLYPORT_SANITIZE)
+  add_test(NAME checks COMMAND ${CMAKE_SOURCE_DIR}/scripts/check.sh)
+  set_tests_properties(checks PROPERTIES LABELS docs TIMEOUT 300)
+endif()

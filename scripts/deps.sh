@@ -1,0 +1,73 @@
+# shellcheck shell=bash disable=SC2034
+# What Sallyport needs from apt, in one place. Sourced by run.sh and test.sh; changes nothing by
+# itself.
+
+# To build and run. openssh-server is the demo target, util-linux has setsid, setpriv and unshare.
+DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev libsqlite3-dev
+    libjansson-dev libsmartcols-dev libcrypt-dev libzstd-dev libseccomp-dev libncurses-dev
+    openssh-client openssh-server passwd util-linux)
+
+# To test: the second compiler with its fuzzer, checkers, clients and terminals.
+DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck scdoc libcmocka-dev python3-pytest
+    python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
+    vim rsync git procps sudo sqlite3 bash-completion)
+
+# Debian 12's libssh had holes that a proxy is exposed to; this update closes them.
+DEPS_LIBSSH=libssh-4
+DEPS_LIBSSH_MIN=0.10.6-0+deb12u3
+
+deps_is_installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# Prints the packages of the arguments that are missing or too old, one a line.
+deps_missing() {
+    local package version
+    for package in "$@"; do
+        deps_is_installed "$package" || echo "$package"
+    done
+    version=$(dpkg-query -W -f '${Version}' "$DEPS_LIBSSH" 2>/dev/null || true)
+    if [ -n "$version" ] && dpkg --compare-versions "$version" lt "$DEPS_LIBSSH_MIN"; then
+        echo "$DEPS_LIBSSH"
+    fi
+}
+
+# deps_install MODE PACKAGE...: makes sure that they are there. MODE "no" only checks. Without the
+# right to install it prints the one line that does it, and leaves with 1.
+deps_install() {
+    local mode=$1 missing
+    shift
+    if ! command -v dpkg-query >/dev/null; then
+        echo "deps: no dpkg here; expecting that these are installed: $*" >&2
+        return 0
+    fi
+    mapfile -t missing < <(deps_missing "$@")
+    [ ${#missing[@]} -eq 0 ] && return 0
+    local line="apt-get install -y --no-install-recommends ${missing[*]}"
+    if [ "$mode" = no ]; then
+        echo "These packages are missing. As root:" >&2
+    elif [ "$(id -u)" -eq 0 ]; then
+        deps_apt "${missing[@]}" && return 0
+        echo "The installation failed. As root:" >&2
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        deps_apt "${missing[@]}" && return 0
+        echo "The installation failed. Try it by hand:" >&2
+    else
+        echo "These packages are missing, and $(id -un) may not install them. Run this and start again:" >&2
+    fi
+    echo "  sudo $line" >&2
+    exit 1
+}
+
+# Progress goes to stderr: stdout belongs to what the caller prints.
+deps_apt() {
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo -n)
+    echo "Installing: $*" >&2
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
+        --no-install-recommends "$@" >&2 && return 0
+    # The lists may be missing (fresh container) or older than the archive.
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 &&
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
+            --no-install-recommends "$@" >&2
+}
