@@ -1,0 +1,357 @@
+/*
+ * `recording ls|play|export`. Where a recording is comes from the daemon; the file itself is read
+ * here, with the caller's own rights.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/text.h>
+
+#include "control/cli/cli.h"
+#include "control/cli/output.h"
+#include "control/cli/play.h"
+#include "control/cli/simple.h"
+#include "control/cli/when.h"
+#include "tracker/recording/recording.h"
+
+#define PROGRESS_MS 200
+
+int cmd_recording_ls(struct cli *cli)
+{
+    const char *session = cli_value(cli, "session");
+    json_t *args = json_object();
+    uint64_t number;
+
+    if (session && !text_parse_u64(session, &number)) {
+        json_decref(args);
+        return cli_usage(cli, "\"%s\" is no session's id; `sallyctl ls --all` shows them", session);
+    }
+    if (session)
+        json_object_set_new(args, "id", json_string(session));
+    if (!cli_has(cli, "sort")) /* otherwise the limit comes after the sorting */
+        cli_put_option(cli, args, "limit");
+    return simple_list(cli, "recording ls", args, &recording_columns);
+}
+
+/* ---- which file ---- */
+
+/* "42" or "42.2": the session and the channel (0: the first there is). */
+static bool parse_id(const char *text, char *session, size_t len, uint64_t *channel)
+{
+    size_t dot = strcspn(text, ".");
+    uint64_t number;
+
+    *channel = 0;
+    if (dot >= len)
+        return false;
+    memcpy(session, text, dot);
+    session[dot] = '\0';
+    if (!text_parse_u64(session, &number) || number == 0)
+        return false;
+    return text[dot] == '\0' || (text_parse_u64(text + dot + 1, channel) && *channel > 0);
+}
+
+/* The row of that channel, or the lowest channel's. Borrowed from rows. */
+static const json_t *pick(const json_t *rows, uint64_t channel)
+{
+    const json_t *best = NULL;
+    json_int_t lowest = 0;
+
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i);
+        json_int_t n = json_integer_value(json_object_get(row, "channel"));
+        if (channel ? n == (json_int_t)channel : !best || n < lowest) {
+            best = row;
+            lowest = n;
+        }
+    }
+    return best;
+}
+
+/* Find the row of a recording (a new reference) or tell why there is none. */
+static int find(struct cli *cli, const char *id, json_t **found)
+{
+    char session[32];
+    uint64_t channel;
+    json_t *rows;
+    const json_t *row;
+    int rc;
+
+    if (!parse_id(id, session, sizeof(session), &channel))
+        return cli_usage(cli,
+                         "\"%s\" is no recording's id (42, or 42.2 for its second); `sallyctl "
+                         "recording ls` shows them",
+                         id);
+    rc = cli_call(cli, "recording ls", json_pack("{s:s}", "id", session), &rows);
+    if (rc != CLI_DONE)
+        return rc;
+    row = pick(rows, channel);
+    if (!row) {
+        if (channel && json_array_size(rows))
+            cli_error("session %s has no recording %s; it has %zu", session, id,
+                      json_array_size(rows));
+        else
+            cli_error("session %s has no recording (`sallyctl recording ls` shows those there "
+                      "are; transfers such as scp and sftp are not recorded)",
+                      session);
+        rc = CLI_FAILED;
+    } else if (!json_is_string(json_object_get(row, "path"))) {
+        cli_error("only admins may read recordings");
+        rc = CLI_NOT_PERMITTED;
+    } else {
+        *found = json_deep_copy(row);
+        if (!channel && json_array_size(rows) > 1)
+            cli_say("Session %s has %zu recordings; this is the first. The second: %s.2", session,
+                    json_array_size(rows), session);
+    }
+    json_decref(rows);
+    return rc;
+}
+
+/* Can we read it? Explain when not. */
+static int check_readable(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        close(fd);
+        return CLI_DONE;
+    }
+    if (errno == EACCES || errno == EPERM) {
+        cli_error("you may not read %s: recordings belong to the daemon's user; run this with sudo",
+                  path);
+        return CLI_NOT_PERMITTED;
+    }
+    if (errno == ENOENT)
+        cli_error("%s is gone: it was removed, or sallyctl runs on another machine than the daemon",
+                  path);
+    else
+        cli_error("cannot open %s: %s", path, strerror(errno));
+    return CLI_FAILED;
+}
+
+/* An option that is a position or a number of seconds. */
+static int get_seconds(const struct cli *cli, const char *option, bool is_position, double *value)
+{
+    const char *text = cli_value(cli, option);
+
+    if (!text)
+        return CLI_DONE;
+    if (is_position ? when_parse_position(text, value) : when_parse_seconds(text, value))
+        return CLI_DONE;
+    if (is_position)
+        return cli_usage(cli, "--%s takes SS, MM:SS or HH:MM:SS, not \"%s\"", option, text);
+    return cli_usage(cli, "--%s takes a number such as 2 or 0.5, not \"%s\"", option, text);
+}
+
+static bool is_live(struct cli *cli, const json_t *row)
+{
+    struct conn_error e = {.code = ""};
+    const char *status;
+    json_t *session = NULL;
+    int64_t id;
+    bool live = false;
+
+    if (json_is_true(json_object_get(row, "closed")))
+        return false;
+    if (conn_send(&cli->conn, "session show",
+                  json_pack("{s:O}", "id", json_object_get(row, "session")), &id) == 0 &&
+        conn_reply(&cli->conn, id, &session, &e) == 0) {
+        status = json_string_value(json_object_get(session, "status"));
+        live = status && strcmp(status, "disconnected") != 0;
+    }
+    conn_error_finish(&e);
+    json_decref(session);
+    return live;
+}
+
+/* ---- play ---- */
+
+static int say_end(struct cli *cli, const json_t *row, enum play_result result, const char *text,
+                   double position_s)
+{
+    const char *id = json_string_value(json_object_get(row, "id"));
+    unsigned at = (unsigned)position_s;
+
+    switch (result) {
+    case PLAY_COMPLETE:
+        cli_say("End of recording %s: %s.", id, text);
+        return CLI_DONE;
+    case PLAY_STOPPED:
+        cli_say("Stopped at %02u:%02u. Go on: sallyctl play %s --at %02u:%02u", at / 60, at % 60,
+                id, at / 60, at % 60);
+        return CLI_DONE;
+    case PLAY_CUT:
+        if (is_live(cli, row)) {
+            cli_say("End of recording %s so far: the session is live.", id);
+            return CLI_DONE;
+        }
+        cli_error("recording %s is not complete: %s", id, text);
+        return CLI_FAILED;
+    case PLAY_DAMAGED:
+        cli_error("recording %s is damaged: %s", id, text);
+        return CLI_FAILED;
+    default:
+        cli_error("recording %s: %s", id, text);
+        return CLI_FAILED;
+    }
+}
+
+static int play_found(struct cli *cli, const json_t *row, const struct play_options *options)
+{
+    const char *path = json_string_value(json_object_get(row, "path"));
+    char text[512] = "";
+    double position_s = 0;
+    enum play_result result;
+    int rc = check_readable(path);
+
+    if (rc != CLI_DONE)
+        return rc;
+    if (cli_has(cli, "raw"))
+        result = play_raw(path, options->at_s, text, sizeof(text));
+    else
+        result = play_recording(path, options, text, sizeof(text), &position_s);
+    return say_end(cli, row, result, text, position_s);
+}
+
+int cmd_recording_play(struct cli *cli)
+{
+    struct play_options options = {.speed = 1, .idle_limit_s = 2, .at_s = 0};
+    bool raw = cli_has(cli, "raw");
+    json_t *row = NULL;
+    int rc = get_seconds(cli, "speed", false, &options.speed);
+
+    if (rc == CLI_DONE)
+        rc = get_seconds(cli, "idle-limit", false, &options.idle_limit_s);
+    if (rc == CLI_DONE)
+        rc = get_seconds(cli, "at", true, &options.at_s);
+    if (rc != CLI_DONE)
+        return rc;
+    if (options.speed < PLAY_SPEED_MIN || options.speed > PLAY_SPEED_MAX)
+        return cli_usage(cli, "--speed goes from %g to %g", PLAY_SPEED_MIN, PLAY_SPEED_MAX);
+    if (!raw && !isatty(STDOUT_FILENO))
+        return cli_usage(cli,
+                         "play needs a terminal; use `sallyctl recording export %s FILE`, or "
+                         "--raw for the exact bytes",
+                         cli_operand(cli, 0));
+    if (raw && isatty(STDOUT_FILENO))
+        return cli_usage(cli, "--raw does not go onto a terminal, which recorded bytes could "
+                              "drive; redirect it, or play without --raw");
+    rc = find(cli, cli_operand(cli, 0), &row);
+    if (rc == CLI_DONE)
+        rc = play_found(cli, row, &options);
+    json_decref(row);
+    return rc;
+}
+
+/* ---- export ---- */
+
+/* Counts what is written and shows it, so that a long export is seen to go on. */
+struct progress {
+    int fd;
+    uint64_t bytes;
+    int64_t shown_ms;
+    bool is_shown;
+};
+
+static ssize_t progress_write(void *arg, const char *data, size_t len)
+{
+    struct progress *p = arg;
+    int64_t now = clock_mono_ms();
+    ssize_t n;
+
+    do {
+        n = write(p->fd, data, len);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return 0; /* what fopencookie() takes for an error */
+    p->bytes += (uint64_t)n;
+    if (p->is_shown && now - p->shown_ms >= PROGRESS_MS) {
+        fprintf(stderr, "\r%.1f MB written", (double)p->bytes / 1e6);
+        p->shown_ms = now;
+    }
+    return n;
+}
+
+static int open_export(const struct cli *cli, const char *path)
+{
+    int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (cli_has(cli, "force") ? O_TRUNC : O_EXCL);
+    int fd;
+
+    if (strcmp(path, "-") == 0)
+        return dup(STDOUT_FILENO);
+    fd = open(path, flags, 0600);
+    if (fd < 0 && errno == EEXIST)
+        cli_error("%s is there already; --force overwrites it", path);
+    else if (fd < 0)
+        cli_error("cannot write %s: %s", path, strerror(errno));
+    return fd;
+}
+
+static int export_to(const char *from, int fd, double at_s)
+{
+    struct progress progress = {.fd = fd, .is_shown = isatty(STDERR_FILENO) && fd != STDOUT_FILENO};
+    char err[512] = "";
+    FILE *out;
+    int rc;
+
+    progress.is_shown = progress.is_shown && !isatty(fd);
+    out = fopencookie(&progress, "w", (cookie_io_functions_t){.write = progress_write});
+    if (!out)
+        return CLI_FAILED;
+    progress.shown_ms = clock_mono_ms();
+    rc = recording_export(from, out, at_s, err, sizeof(err));
+    if (fclose(out) != 0 && rc == 0) {
+        rc = ERR_SYSTEM;
+        snprintf(err, sizeof(err), "%s", strerror(errno));
+    }
+    if (progress.is_shown)
+        fputs("\r\033[K", stderr);
+    if (rc < 0)
+        cli_error("cannot export: %s", err);
+    return rc < 0 ? CLI_FAILED : CLI_DONE;
+}
+
+static int export_found(struct cli *cli, const json_t *row, const char *to, double at_s)
+{
+    const char *from = json_string_value(json_object_get(row, "path"));
+    bool is_file = strcmp(to, "-") != 0;
+    int rc = check_readable(from), fd;
+
+    if (rc != CLI_DONE)
+        return rc;
+    fd = open_export(cli, to);
+    if (fd < 0)
+        return CLI_FAILED;
+    rc = export_to(from, fd, at_s);
+    close(fd);
+    if (rc != CLI_DONE && is_file)
+        unlink(to); /* half of it would look whole */
+    if (rc == CLI_DONE && is_file)
+        cli_say("%s written. Play it anywhere: asciinema play %s", to, to);
+    return rc;
+}
+
+int cmd_recording_export(struct cli *cli)
+{
+    const char *to = cli_operand(cli, 1);
+    json_t *row = NULL;
+    double at_s = 0;
+    int rc = get_seconds(cli, "at", true, &at_s);
+
+    if (rc != CLI_DONE)
+        return rc;
+    if (strcmp(to, "-") == 0 && isatty(STDOUT_FILENO))
+        return cli_usage(cli, "an export does not go onto a terminal; redirect it, or name a file");
+    rc = find(cli, cli_operand(cli, 0), &row);
+    if (rc == CLI_DONE)
+        rc = export_found(cli, row, to, at_s);
+    json_decref(row);
+    return rc;
+}

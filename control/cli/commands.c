@@ -1,0 +1,342 @@
+/*
+ * The one table of what sallyctl can do. Parsing, help, completion and the check against the man
+ * page read it; nothing about a command is written twice.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sallyport/policy.h>
+
+#include "control/cli/cli.h"
+
+#define MANY UINT32_MAX
+#define END                                   \
+    {                                         \
+        NULL, 0, VALUE_NONE, NULL, NULL, NULL \
+    }
+
+static const struct cli_option common_options[] = {
+    {"output", 'o', VALUE_CHOICE, "FORMAT", "table|wide|json|jsonl|csv",
+     "How to print: table (the default), wide (more columns), json, jsonl (one object a line) or "
+     "csv."},
+    {"socket", 0, VALUE_TEXT, "PATH", "@files",
+     "The daemon's socket; SALLYPORT_SOCKET names it too. Default: /run/sallyport/control.sock."},
+    {"help", 'h', VALUE_NONE, NULL, NULL, "Show this help."},
+    {"version", 'V', VALUE_NONE, NULL, NULL, "Show the version."},
+    END,
+};
+
+static const struct cli_option list_options[] = {
+    {"quiet", 'q', VALUE_NONE, NULL, NULL, "Print only the ids or names, one a line."},
+    {"sort", 0, VALUE_TEXT, "COLUMN", "@columns",
+     "Sort by a column; a dash in front of its name reverses, as in --sort=-in."},
+    {"limit", 0, VALUE_COUNT, "N", NULL, "Print at most N rows."},
+    END,
+};
+
+static const struct cli_option yes_options[] = {
+    {"yes", 'y', VALUE_NONE, NULL, NULL, "Do not ask."},
+    END,
+};
+
+static const struct cli_option session_ls_options[] = {
+    {"all", 'a', VALUE_NONE, NULL, NULL, "Ended sessions too (history), newest first."},
+    {"user", 'u', VALUE_TEXT, "USER", "@users", "Sessions of this user."},
+    {"target", 't', VALUE_TEXT, "TARGET", "@targets", "Sessions at this target."},
+    {"account", 0, VALUE_TEXT, "ACCOUNT", NULL, "Sessions with this account on the target."},
+    {"type", 0, VALUE_CHOICE, "TYPE", "ssh|rdp|web", "Sessions of this protocol."},
+    {"status", 0, VALUE_CHOICE, "STATUS", "connecting|active|idle|disconnected",
+     "Sessions in this state; disconnected looks into the history."},
+    {"since", 0, VALUE_TIME, "TIME", NULL,
+     "Begun at or after a local time (\"2026-11-22 10:00\") or an age (2h)."},
+    {"until", 0, VALUE_TIME, "TIME", NULL, "Begun before a local time or an age."},
+    {"search", 's', VALUE_TEXT, "TEXT", NULL, "Text in any of the fields, case ignored."},
+    {"flagged", 0, VALUE_NONE, NULL, NULL, "Only sessions that carry a flag."},
+    {"watch", 'w', VALUE_NONE, NULL, NULL,
+     "Redraw as things change; with -o jsonl print one event a line."},
+    END,
+};
+
+static const struct cli_option session_end_options[] = {
+    {"user", 'u', VALUE_TEXT, "USER", "@users", "All sessions of this user."},
+    {"target", 't', VALUE_TEXT, "TARGET", "@targets", "All sessions at this target."},
+    {"all", 'a', VALUE_NONE, NULL, NULL, "All sessions."},
+    {"reason", 'r', VALUE_TEXT, "TEXT", NULL, "What the users are told, and the history."},
+    {"in", 0, VALUE_DURATION, "DURATION", NULL, "End them later, with a warning now."},
+    {"dry-run", 'n', VALUE_NONE, NULL, NULL, "Only show what would end."},
+    END,
+};
+
+static const struct cli_option session_message_options[] = {
+    {"all", 'a', VALUE_NONE, NULL, NULL, "To all sessions."},
+    END,
+};
+
+static const struct cli_option session_top_options[] = {
+    {"user", 'u', VALUE_TEXT, "USER", "@users", "Sessions of this user."},
+    {"target", 't', VALUE_TEXT, "TARGET", "@targets", "Sessions at this target."},
+    {"type", 0, VALUE_CHOICE, "TYPE", "ssh|rdp|web", "Sessions of this protocol."},
+    {"search", 's', VALUE_TEXT, "TEXT", NULL, "Begin with this filter."},
+    {"sort", 0, VALUE_TEXT, "COLUMN", "@columns", "Begin sorted by this column."},
+    END,
+};
+
+static const struct cli_option recording_ls_options[] = {
+    {"session", 0, VALUE_TEXT, "ID", "@sessions", "Recordings of one session."},
+    END,
+};
+
+static const struct cli_option recording_play_options[] = {
+    {"speed", 0, VALUE_TEXT, "FACTOR", NULL, "Play faster or slower: 2, 0.5. Default: 1."},
+    {"idle-limit", 0, VALUE_TEXT, "SECONDS", NULL,
+     "Shorten pauses to this long; 0 keeps them. Default: 2s."},
+    {"at", 0, VALUE_TEXT, "POSITION", NULL, "Begin at SS, MM:SS or HH:MM:SS."},
+    {"raw", 0, VALUE_NONE, NULL, NULL,
+     "Write the recorded bytes as they are, at once, unfiltered; not onto a terminal."},
+    END,
+};
+
+static const struct cli_option recording_export_options[] = {
+    {"at", 0, VALUE_TEXT, "POSITION", NULL, "Begin at SS, MM:SS or HH:MM:SS."},
+    {"force", 0, VALUE_NONE, NULL, NULL, "Overwrite FILE."},
+    END,
+};
+
+static const struct cli_option user_add_options[] = {
+    {"role", 0, VALUE_TEXT, "ROLE", "@roles", "admin, user, auditor or a role of yours."},
+    {"password-stdin", 0, VALUE_NONE, NULL, NULL, "Read the password, one line, from stdin."},
+    {"no-password", 0, VALUE_NONE, NULL, NULL, "Do not ask for one: logs in by key only."},
+    {"local-uid", 0, VALUE_TEXT, "UID", NULL,
+     "Link a local account: it may use sallyctl as this user."},
+    {"locked", 0, VALUE_NONE, NULL, NULL, "Locked from the start."},
+    END,
+};
+
+static const struct cli_option user_set_options[] = {
+    {"role", 0, VALUE_TEXT, "ROLE", "@roles", "admin, user, auditor or a role of yours."},
+    {"local-uid", 0, VALUE_TEXT, "UID|none", NULL, "Link a local account, or none."},
+    END,
+};
+
+static const struct cli_option user_passwd_options[] = {
+    {"password-stdin", 0, VALUE_NONE, NULL, NULL, "Read the password, one line, from stdin."},
+    {"remove", 0, VALUE_NONE, NULL, NULL, "Take the password away."},
+    END,
+};
+
+#define TARGET_OPTIONS                                                                              \
+    {"address",   0,    VALUE_TEXT,                                                                 \
+     "HOST:PORT", NULL, "Where it is; the port may be left out (22, 3389). IPv6 in brackets."},     \
+        {"account",  0,                                                                             \
+         VALUE_TEXT, "ACCOUNT",                                                                     \
+         NULL,       "The login name there; without one the user's own name. \"\" takes it away."}, \
+        {"auth",                                                                                    \
+         0,                                                                                         \
+         VALUE_CHOICE,                                                                              \
+         "HOW",                                                                                     \
+         "password|key|passthrough|none",                                                           \
+         "How to log in there: a stored password or key, or the password that the user typed."},    \
+        {"secret-stdin", 0, VALUE_NONE, NULL, NULL, "Read the password, one line, from stdin."},    \
+        {"key-file", 0, VALUE_TEXT, "FILE", "@files", "Read the private key (PEM) from a file."},   \
+        {"host-key",                                                                                \
+         0,                                                                                         \
+         VALUE_TEXT,                                                                                \
+         "KEY",                                                                                     \
+         NULL,                                                                                      \
+         "The server's public key, \"ssh-ed25519 AAAA...\"; a line of ssh-keyscan will do."},       \
+    {                                                                                               \
+        "accept-new", 0, VALUE_NONE, NULL, NULL,                                                    \
+            "Trust the key of the first connection and pin it."                                     \
+    }
+
+static const struct cli_option target_add_options[] = {
+    {"type", 0, VALUE_CHOICE, "TYPE", "ssh|rdp", "Its protocol. Default: ssh."},
+    TARGET_OPTIONS,
+    END,
+};
+
+static const struct cli_option target_set_options[] = {
+    TARGET_OPTIONS,
+    {"no-accept-new", 0, VALUE_NONE, NULL, NULL, "Trust pinned keys only."},
+    {"no-secret", 0, VALUE_NONE, NULL, NULL, "Forget the stored password or key."},
+    END,
+};
+
+static const struct cli_option target_ls_options[] = {
+    {"type", 0, VALUE_CHOICE, "TYPE", "ssh|rdp", "Targets of this protocol."},
+    END,
+};
+
+static const struct cli_option grant_add_options[] = {
+    {"account", 0, VALUE_TEXT, "ACCOUNT", NULL,
+     "As which account; '*' is any. Default: the target's."},
+    END,
+};
+
+static const struct cli_option grant_ls_options[] = {
+    {"subject", 0, VALUE_TEXT, "USER|@ROLE", "@subjects", "Grants of this user or role."},
+    {"target", 't', VALUE_TEXT, "TARGET", "@targets", "Grants for this target."},
+    END,
+};
+
+static const struct cli_option event_tail_options[] = {
+    {"follow", 'f', VALUE_NONE, NULL, NULL, "Go on with new events as they come."},
+    {"since", 0, VALUE_TIME, "TIME", NULL,
+     "From a local time (\"2026-11-22 10:00\") or an age (2h) on."},
+    {"limit", 0, VALUE_COUNT, "N", NULL, "The newest N. Default: 50."},
+    {"user", 'u', VALUE_TEXT, "USER", "@users", "About this user."},
+    {"kind", 0, VALUE_TEXT, "KIND", NULL, "Of this kind: login-failed, session-end, ..."},
+    {"session", 0, VALUE_TEXT, "ID", "@sessions", "About this session."},
+    END,
+};
+
+static const struct cli_option apply_options[] = {
+    {"file", 'f', VALUE_TEXT, "FILE", "@files", "The file; - is stdin."},
+    {"dry-run", 'n', VALUE_NONE, NULL, NULL, "Only show the difference."},
+    {"prune", 0, VALUE_NONE, NULL, NULL,
+     "Remove what the sections of the file do not list. Asks first."},
+    END,
+};
+
+static const struct cli_option shutdown_options[] = {
+    {"in", 0, VALUE_DURATION, "DURATION", NULL, "Warn now, end the sessions after this long."},
+    END,
+};
+
+const struct cli_command cli_commands[] = {
+    /* nouns together, in the order of the help */
+    {"session ls", "ls", "", "", 0, 0, CLI_LIST, session_ls_options, cmd_session_ls,
+     "List live sessions; --all adds the history."},
+    {"session show", NULL, "ID", "@sessions", 1, 1, 0, NULL, cmd_session_show,
+     "Show everything about one session."},
+    {"session stats", NULL, "", "", 0, 0, 0, NULL, cmd_session_stats,
+     "Count sessions, users and time."},
+    {"session end", "end", "[ID...]", "@sessions", 0, MANY, CLI_YES, session_end_options,
+     cmd_session_end, "End sessions, with a notice to their users."},
+    {"session message", NULL, "ID... TEXT", "@sessions", 1, MANY, 0, session_message_options,
+     cmd_session_message, "Show a text inside live sessions."},
+    {"session top", "top", "", "", 0, 0, 0, session_top_options, cmd_session_top,
+     "A live table on the whole screen."},
+    {"recording ls", NULL, "", "", 0, 0, CLI_LIST, recording_ls_options, cmd_recording_ls,
+     "List recordings, newest first."},
+    {"recording play", "play", "ID", "@recordings", 1, 1, 0, recording_play_options,
+     cmd_recording_play, "Play a recording in the terminal (42, or 42.2 for the second)."},
+    {"recording export", NULL, "ID FILE", "@recordings @files", 2, 2, 0, recording_export_options,
+     cmd_recording_export, "Write a recording as asciicast v2; FILE - is stdout."},
+    {"user add", NULL, "NAME", "", 1, 1, 0, user_add_options, cmd_user_add,
+     "Add a user; asks for the password on a terminal."},
+    {"user ls", NULL, "", "", 0, 0, CLI_LIST, NULL, cmd_user_ls, "List users."},
+    {"user show", NULL, "NAME", "@users", 1, 1, 0, NULL, cmd_user_show,
+     "Show a user with his keys."},
+    {"user set", NULL, "NAME", "@users", 1, 1, 0, user_set_options, cmd_user_set,
+     "Change a user's role or local account."},
+    {"user passwd", NULL, "NAME", "@users", 1, 1, 0, user_passwd_options, cmd_user_passwd,
+     "Set a user's password; asks for it on a terminal."},
+    {"user lock", NULL, "NAME", "@users", 1, 1, 0, NULL, cmd_user_lock,
+     "Lock a user out; live sessions end."},
+    {"user unlock", NULL, "NAME", "@users", 1, 1, 0, NULL, cmd_user_unlock, "Let a user in again."},
+    {"user rm", NULL, "NAME", "@users", 1, 1, CLI_YES, NULL, cmd_user_rm,
+     "Remove a user with his keys and grants."},
+    {"user key add", NULL, "NAME [FILE|-|KEY]", "@users @files", 1, 2, 0, NULL, cmd_user_key_add,
+     "Register a public key: a file (- or nothing: stdin), or the key itself in quotes."},
+    {"user key ls", NULL, "NAME", "@users", 1, 1, CLI_LIST, NULL, cmd_user_key_ls,
+     "List a user's keys."},
+    {"user key rm", NULL, "NAME ID|FINGERPRINT", "@users @keys", 2, 2, 0, NULL, cmd_user_key_rm,
+     "Remove one of a user's keys."},
+    {"role add", NULL, "NAME [KEY=VALUE...]", "", 1, MANY, CLI_POLICY, NULL, cmd_role_add,
+     "Add a role with a policy."},
+    {"role ls", NULL, "", "", 0, 0, CLI_LIST, NULL, cmd_role_ls, "List roles."},
+    {"role show", NULL, "NAME", "@roles", 1, 1, 0, NULL, cmd_role_show, "Show a role's policy."},
+    {"role set", NULL, "NAME KEY=VALUE...", "@roles @policy", 1, MANY, CLI_POLICY, NULL,
+     cmd_role_set, "Change a role's policy; an empty VALUE takes a key away."},
+    {"role rm", NULL, "NAME", "@roles", 1, 1, CLI_YES, NULL, cmd_role_rm,
+     "Remove a role that nobody has."},
+    {"target add", NULL, "NAME [KEY=VALUE...]", "", 1, MANY, CLI_POLICY, target_add_options,
+     cmd_target_add, "Add a target."},
+    {"target ls", NULL, "", "", 0, 0, CLI_LIST, target_ls_options, cmd_target_ls, "List targets."},
+    {"target show", NULL, "NAME", "@targets", 1, 1, 0, NULL, cmd_target_show, "Show a target."},
+    {"target set", NULL, "NAME [KEY=VALUE...]", "@targets @policy", 1, MANY, CLI_POLICY,
+     target_set_options, cmd_target_set, "Change a target; an empty VALUE takes a key away."},
+    {"target rm", NULL, "NAME", "@targets", 1, 1, CLI_YES, NULL, cmd_target_rm,
+     "Remove a target with its grants."},
+    {"grant add", NULL, "USER|@ROLE TARGET|'*' [KEY=VALUE...]", "@subjects @targets @policy", 2,
+     MANY, CLI_POLICY, grant_add_options, cmd_grant_add,
+     "Let a user or a role reach a target, or all of them."},
+    {"grant ls", NULL, "", "", 0, 0, CLI_LIST, grant_ls_options, cmd_grant_ls, "List grants."},
+    {"grant rm", NULL, "ID", "@grants", 1, 1, CLI_YES, NULL, cmd_grant_rm, "Withdraw a grant."},
+    {"event tail", NULL, "", "", 0, 0, 0, event_tail_options, cmd_event_tail,
+     "Show the newest events: logins, refusals, sessions, changes."},
+    {"apply", NULL, "", "", 0, 0, CLI_YES, apply_options, cmd_apply,
+     "Make users, roles, targets and grants what a file says; prints the difference."},
+    {"dump", NULL, "", "", 0, 0, 0, NULL, cmd_dump,
+     "Print users, roles, targets and grants as a file for apply, without secrets."},
+    {"status", NULL, "", "", 0, 0, 0, NULL, cmd_status, "Show how the daemon is."},
+    {"reload", NULL, "", "", 0, 0, 0, NULL, cmd_reload, "Read the configuration again."},
+    {"drain", NULL, "", "", 0, 0, 0, NULL, cmd_drain, "Take no new sessions; live ones go on."},
+    {"undrain", NULL, "", "", 0, 0, 0, NULL, cmd_undrain, "Take new sessions again."},
+    {"shutdown", NULL, "", "", 0, 0, CLI_YES, shutdown_options, cmd_shutdown,
+     "End all sessions with a notice and stop the daemon."},
+    {"backup", NULL, "FILE", "@files", 1, 1, 0, NULL, cmd_backup,
+     "Copy the store, consistently, while it runs."},
+    {"store rotate-key", NULL, "", "", 0, 0, CLI_YES, NULL, cmd_store_rotate_key,
+     "Make a new master key and encrypt every secret under it again."},
+    {"help", NULL, "[WORD...]", "", 0, 3, CLI_LOCAL, NULL, cmd_help, "Show help on a command."},
+};
+const size_t cli_command_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
+
+/* Long options of the policy keys, made at the first use: --idle-after for idle_after. */
+#define POLICY_OPTIONS_MAX 32
+static struct cli_option policy_options[POLICY_OPTIONS_MAX];
+static char policy_names[POLICY_OPTIONS_MAX][32];
+
+const struct cli_option *cli_policy_option(size_t key_index)
+{
+    struct cli_option *o;
+
+    if (key_index >= policy_key_count || key_index >= POLICY_OPTIONS_MAX)
+        return NULL;
+    o = &policy_options[key_index];
+    if (!o->name) {
+        const struct policy_key *key = &policy_keys[key_index];
+        char *name = policy_names[key_index];
+        for (size_t i = 0; key->key[i] && i + 1 < sizeof(policy_names[0]); i++)
+            name[i] = key->key[i];
+        for (size_t i = 0; name[i]; i++)
+            name[i] = name[i] == '_' ? '-' : name[i];
+        *o = (struct cli_option){.name = name,
+                                 .kind = VALUE_TEXT,
+                                 .metavar = "VALUE",
+                                 .choices = key->choices,
+                                 .help = key->help};
+    }
+    return o;
+}
+
+static const struct cli_option *option_in(const struct cli_option *list, size_t *index)
+{
+    for (; list && list->name; list++) {
+        if (*index == 0)
+            return list;
+        (*index)--;
+    }
+    return NULL;
+}
+
+const struct cli_option *cli_option_at(const struct cli_command *command, size_t index)
+{
+    const struct cli_option *o = NULL;
+    unsigned flags = command ? command->flags : 0;
+
+    if (command)
+        o = option_in(command->options, &index);
+    if (!o && (flags & CLI_YES))
+        o = option_in(yes_options, &index);
+    if (!o && (flags & CLI_LIST))
+        o = option_in(list_options, &index);
+    if (!o && (flags & CLI_POLICY)) {
+        o = cli_policy_option(index);
+        if (!o)
+            index -= policy_key_count;
+    }
+    return o ? o : option_in(common_options, &index);
+}

@@ -1,0 +1,31 @@
+/*
+ * Asking the person at the terminal, and reading secrets and files that a command line names.
+ */
+#ifndef CONTROL_CLI_PROMPT_H
+#define CONTROL_CLI_PROMPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <sallyport/buffer.h>
+#include <sallyport/errors.h>
+#include <sallyport/secret.h>
+
+#include "control/cli/cli.h"
+
+/* True when questions can be asked and answers read: stdin and stderr are a terminal. */
+bool prompt_is_possible(void);
+/* A question on stderr; default no. True only for y or yes. */
+bool prompt_yes(const char *question);
+/* The answer must be this number, typed out. */
+bool prompt_number(const char *question, size_t number);
+
+/* One line from stdin, without its end. Tells the user on failure. */
+MUST_CHECK int prompt_stdin_secret(struct secret *out);
+/* Twice, without echo, on the terminal. Tells the user on failure (no terminal, not the same). */
+MUST_CHECK int prompt_new_password(const char *who, struct secret *out);
+
+/* A whole file ("-" is stdin) of at most max bytes. Tells the user on failure. */
+MUST_CHECK int prompt_read_file(const char *path, struct buffer *out);
+
+#endif
