@@ -313,13 +313,13 @@ static int watch_signals(struct broker *b)
 static void tick_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct broker *b = arg;
-    char status[96];
+    size_t count = tracker_count(b->tracker);
 
     (void)fd, (void)what;
     store_flush(b->store);
-    snprintf(status, sizeof(status), "%zu sessions%s", tracker_count(b->tracker),
-             b->is_draining ? ", draining" : "");
-    notify_status(status);
+    if (count != b->told_count)
+        notify_status("%zu sessions%s", count, b->is_draining ? ", draining" : "");
+    b->told_count = count;
     notify_watchdog();
 }
 
@@ -439,6 +439,7 @@ static int start(struct broker *b, char *err, size_t err_len)
     int r;
 
     raise_limits();
+    notify_open();
     if ((r = identity_find(&b->identity, c->user, c->relay_user, err, err_len)) < 0 ||
         (r = make_dirs(b, err, err_len)) < 0)
         return r;
@@ -499,6 +500,7 @@ static void finish(struct broker *b)
     if (b->base)
         event_base_free(b->base);
     config_free(b->config);
+    notify_close();
     memory_wipe(b, sizeof(*b));
     free(b);
 }

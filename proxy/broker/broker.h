@@ -46,6 +46,7 @@ struct broker {
     int64_t started_wall_us;
     int64_t loaded_wall_us; /* of the configuration */
     bool is_draining;
+    size_t told_count; /* sessions, as the service manager last heard */
     enum broker_stop stop;
     struct event *stop_timer; /* end of shutdown_grace */
     struct event *adopt_timer;
