@@ -1,0 +1,205 @@
+"""Notices: on a terminal, to programs, over full-screen programs, at the end."""
+import os
+import subprocess
+import time
+
+import pytest
+
+import harness
+from harness import wait_until
+
+
+def end(proxy, *more):
+    row = proxy.sessions()[0]
+    return proxy.do("session", "end", row["id"], "-y", *more)
+
+
+def test_end_on_a_terminal(proxy, client):
+    shell = client.shell()
+    shell.send("half a line")
+    shell.expect("half a line")
+    end(proxy, "--reason", "maintenance")
+    shell.expect(harness.pexpect.EOF)
+    text = "You have been disconnected: ended by admin root (maintenance)"
+    lines = [line.strip() for line in shell.before.replace("\r", "\n").split("\n")]
+    assert text in lines, lines  # a line of its own
+    assert any(line.endswith(": " + text) and line.startswith("Received disconnect")
+               for line in lines), lines
+    shell.close()
+    assert shell.exitstatus == 255
+    row = proxy.wait_history(1)[0]
+    assert (row["endReason"], row["endedBy"], row["endText"]) == ("admin-ended", "admin root", text)
+
+
+def test_end_is_quick(proxy, client):
+    client.shell()
+    began = time.monotonic()
+    end(proxy)
+    wait_until(lambda: not proxy.relays(), "the relay is gone")
+    assert time.monotonic() - began < 10  # within the deadline of a second, on a calm machine
+    again = proxy.ctl("session", "end", "1", "-y")
+    assert again.returncode == 3 or again.returncode == 1
+    assert "1" in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize("command", ["cat", "head -c 100000000 /dev/zero; sleep 30"])
+def test_end_of_a_command_never_touches_its_output(proxy, client, command):
+    p = client.popen(command)
+    proxy.wait_sessions(1, "active")
+    if command == "cat":
+        p.stdin.write(b"data")
+        p.stdin.flush()
+        assert p.stdout.read(4) == b"data"
+    else:
+        p.stdout.read(100000)
+    end(proxy)
+    out, err = p.communicate(timeout=30)
+    assert b"disconnected" not in out
+    assert b"You have been disconnected: ended by admin root" in err
+    assert p.returncode == 255
+
+
+def test_end_of_sftp(proxy, client):
+    sftp = subprocess.Popen(["sftp", *client.common(), "-P", str(proxy.port),
+                             client.login + "@127.0.0.1"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    sftp.stdin.write("pwd\n")
+    sftp.stdin.flush()
+    while "Remote working directory" not in sftp.stdout.readline():
+        pass
+    end(proxy)
+    out, err = sftp.communicate(timeout=30)
+    assert "You have been disconnected: ended by admin root" in err
+    assert "disconnected" not in out
+
+
+def test_a_client_that_does_not_read_is_cut(proxy, client):
+    p = client.popen("cat /dev/zero")
+    proxy.wait_sessions(1, "active")
+    os.kill(p.pid, 19)
+    try:
+        end(proxy)
+        wait_until(lambda: not proxy.relays(), "the relay is gone")
+        assert proxy.wait_history(1)[0]["endReason"] == "admin-ended"
+    finally:
+        os.kill(p.pid, 18)
+        p.kill()
+        p.communicate()
+
+
+def test_message(proxy, client):
+    shell = client.shell()
+    command = client.popen("cat")
+    proxy.wait_sessions(2, "active")
+    proxy.do("session", "message", "--all", "reboot at \x1b[31m18:00\n")
+    shell.expect("Message from admin root: reboot at ")
+    shell.expect("18:00")
+    assert "\x1b[31m" not in shell.before
+    out, err = command.communicate(b"x", timeout=30)
+    assert (out, err) == (b"x", b"")
+    assert len(proxy.events("message")) == 2
+    none = proxy.ctl("session", "message", "4711", "x")
+    assert none.returncode in (1, 3)
+
+
+def test_end_with_a_delay_announces(proxy, client):
+    shell = client.shell()
+    row = proxy.sessions()[0]
+    proxy.do("session", "end", row["id"], "-y", "--in", "2s", "--reason", "maintenance")
+    shell.expect_exact("You will be disconnected in 2 seconds: ended by admin root (maintenance)")
+    shell.expect_exact("You have been disconnected: ended by admin root (maintenance)")
+
+
+class Tmux:
+    """A client inside tmux: what a person sees."""
+    def __init__(self, directory, argv):
+        self.socket = os.path.join(directory, harness.random_name() + ".tmux")
+        quoted = " ".join("'%s'" % a for a in argv)
+        self.do("new-session", "-d", "-x", "80", "-y", "24", quoted + "; echo STATUS $?; exec cat")
+
+    def do(self, *args):
+        return subprocess.run(["tmux", "-f", "/dev/null", "-S", self.socket, *args],
+                              capture_output=True, text=True, check=True,
+                              env=dict(os.environ, LANG="C.UTF-8", TERM="xterm-256color")).stdout
+
+    def keys(self, *keys):
+        self.do("send-keys", *keys)
+
+    def screen(self):
+        return self.do("capture-pane", "-p")
+
+    def wait(self, text):
+        return wait_until(lambda: text in self.screen() and self.screen(), text)
+
+    def close(self):
+        self.do("kill-server")
+
+
+@pytest.fixture
+def tmux(scratch, request):
+    made = []
+
+    def make(argv):
+        made.append(Tmux(scratch, argv))
+        return made[-1]
+
+    yield make
+    for t in made:
+        t.close()
+
+
+def rest(screen):
+    return screen.split("\n")[:-2]
+
+
+def test_vim_is_not_wrecked(proxy, client, tmux, scratch):
+    path = os.path.join(scratch, "text-for-vim")
+    with open(path, "w") as f:
+        f.writelines("line %d of the text\n" % n for n in range(1, 100))
+    t = tmux(client.ssh_argv("vim -u NONE -i NONE -N --noplugin -c 'set laststatus=2 ruler' " + path,
+                             flags=("-tt",)))
+    t.wait("line 20 of the text")
+    t.keys("3", "j")
+    wait_until(lambda: "4,1" in t.screen(), "the cursor moved")
+    before = t.screen()
+    proxy.do("session", "message", "--all", "reboot at 18:00")
+    with_notice = t.wait("reboot at 18:00")
+    assert rest(with_notice) == rest(before)  # only the last line changed
+    t.keys("l")
+    wait_until(lambda: "reboot" not in t.screen(), "the notice is gone after a key")
+    t.keys("h")
+    wait_until(lambda: t.screen() == before, "the screen is as before:\n" + before)
+
+
+def test_top_is_not_wrecked(proxy, client, tmux):
+    t = tmux(client.ssh_argv("top -d 600", flags=("-tt",)))
+    t.wait("PID USER")
+    lines = t.screen().split("\n")
+    head = [i for i, line in enumerate(lines) if "PID USER" in line]
+    proxy.do("session", "message", "--all", "reboot at 18:00")
+    t.wait("reboot at 18:00")
+    t.keys(" ")
+    wait_until(lambda: "reboot" not in t.screen(), "the notice is gone after a key")
+    after = t.screen().split("\n")
+    assert [i for i, line in enumerate(after) if "PID USER" in line] == head
+
+
+def test_terminal_is_left_sane(proxy, client, tmux):
+    t = tmux(client.ssh_argv("vim -u NONE -i NONE -N -c 'set mouse=a'", flags=("-tt",)))
+    t.wait("VIM - Vi IMproved")
+    end(proxy, "--reason", "enough")
+    screen = t.wait("STATUS 255")
+    assert "You have been disconnected: ended by admin root (enough)" in screen
+    assert "VIM - Vi IMproved" not in screen  # the alternate screen was left
+    flags = t.do("display-message", "-p", "#{alternate_on} #{mouse_any_flag} #{cursor_flag} "
+                 "#{keypad_cursor_flag}")
+    assert flags.split() == ["0", "0", "1", "0"]
+
+
+def test_shell_on_the_alternate_screen_keeps_working(proxy, client, tmux):
+    t = tmux(client.ssh_argv("less /etc/services", flags=("-tt",)))
+    t.wait("/etc/services")
+    proxy.do("session", "message", "--all", "hello you")
+    t.wait("hello you")
+    t.keys("q")
+    t.wait("STATUS 0")

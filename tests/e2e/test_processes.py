@@ -1,0 +1,188 @@
+"""Two uids, the sandbox of a live relay, running as an ordinary user, reduced."""
+import os
+import pwd
+import re
+import subprocess
+
+import pytest
+
+import harness
+from harness import wait_until
+
+needs_root = pytest.mark.skipif(not harness.IS_ROOT, reason="needs root")
+
+
+def status(pid):
+    with open("/proc/%d/status" % pid) as f:
+        return dict(re.findall(r"^(\w+):\s*(.*)$", f.read(), re.M))
+
+
+@needs_root
+def test_who_runs_as_what(proxy, client):
+    client.shell()
+    relay, = proxy.relays()
+    broker, gate = status(proxy.process.pid), status(proxy.gate())
+    r = status(relay)
+    sallyport = str(pwd.getpwnam("sallyport").pw_uid)
+    assert set(broker["Uid"].split()) == {sallyport}
+    assert set(gate["Uid"].split()) == {sallyport}
+    assert set(r["Uid"].split()) == {str(pwd.getpwnam("sallyport-relay").pw_uid)}
+    assert r["Groups"].strip() == ""
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(r[name], 16) == 0, name
+    assert r["NoNewPrivs"] == "1" and r["Seccomp"] == "2"
+    assert int(r["Seccomp_filters"]) >= 2  # the narrower one is on
+    allowed = 1 << 6 | 1 << 7 | 1 << 18 | 1 << 5 | 1 << 10
+    assert int(broker["CapEff"], 16) & ~allowed == 0
+    assert int(gate["CapEff"], 16) & ~(1 << 6 | 1 << 7) == 0
+    root = os.readlink("/proc/%d/root" % relay)
+    assert root == proxy.run_dir + "/root" and os.listdir(root) == []
+    assert os.readlink("/proc/%d/cwd" % relay) == root
+
+
+@needs_root
+def test_relay_opens_no_file(proxy, client):
+    """A whole session under strace: after the fork a relay opens, connects and kills nothing."""
+    import shutil
+    if not shutil.which("strace"):
+        pytest.skip("no strace")
+    trace = os.path.join(proxy.dir, "trace")
+    s = subprocess.Popen(["strace", "-f", "-qq", "-o", trace, "-e",
+                          "trace=open,openat,connect,socket,execve,kill,unlink,rename,ftruncate",
+                          "-p", str(proxy.gate())], stderr=subprocess.PIPE)
+    wait_until(lambda: "TracerPid" in status(proxy.gate())
+               and status(proxy.gate())["TracerPid"].strip() != "0", "strace is there")
+    assert client.ssh("echo traced").stdout == "traced\n"
+    wait_until(lambda: not proxy.relays(), "the relay is gone")
+    s.terminate()
+    s.wait()
+    with open(trace) as f:
+        calls = [line for line in f if "SIG" not in line and "+++" not in line]
+    opened = [c for c in calls if re.search(r"\b(open|openat|execve|kill|rename|ftruncate)\(", c)]
+    assert opened == []
+    # what the gate's half does before it gives everything up: its own two sockets
+    for c in calls:
+        assert re.search(r"relay/\d+\.sock|relay\.sock|socket\(AF_UNIX, SOCK_SEQPACKET", c), c
+
+
+@needs_root
+def test_relay_is_not_readable_for_its_uid(proxy, client):
+    client.shell()
+    relay, = proxy.relays()
+    r = harness.run("cat", "/proc/%d/environ" % relay, "/proc/%d/maps" % relay,
+                    user=pwd.getpwnam("sallyport-relay").pw_uid, group=65534, extra_groups=[])
+    assert r.returncode != 0 and r.stdout == ""
+
+
+@needs_root
+def test_relays_may_not_touch_sockets(proxy, client):
+    client.shell()
+    uid = pwd.getpwnam("sallyport-relay").pw_uid
+    r = proxy.ctl("status", as_user="sallyport-relay")
+    assert r.returncode == 4
+    assert os.stat(proxy.run_dir + "/relay").st_mode & 0o077 == 0
+    for name in os.listdir(proxy.run_dir + "/relay"):
+        r = harness.run("rm", "-f", proxy.run_dir + "/relay/" + name, user=uid, group=65534,
+                        extra_groups=[])
+        assert r.returncode != 0
+
+
+@needs_root
+def test_missing_users_are_explained(make_proxy):
+    p = make_proxy({"proxy": {"user": "sallyport-nobody-here"}}, start=False)
+    r = harness.run(*p.argv(), env=p.env())
+    assert r.returncode == 1
+    assert 'there is no system user "sallyport-nobody-here"' in r.stderr
+    assert "useradd" in r.stderr
+
+
+def ordinary(make_proxy, **kw):
+    return make_proxy(as_user="nobody" if harness.IS_ROOT else None, **kw)
+
+
+def works(p, target, keys):
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    c = harness.Client(p, key=keys.make("alice"))
+    assert c.ssh("echo fine").stdout == "fine\n"
+    shell = c.shell()
+    relay, = wait_until(lambda: len(p.relays()) == 1 and p.relays(), "one relay")
+    return shell, status(relay), relay
+
+
+def test_ordinary_user(make_proxy, target, keys):
+    p = ordinary(make_proxy)
+    shell, r, relay = works(p, target, keys)
+    assert r["Seccomp"] == "2" and r["NoNewPrivs"] == "1"
+    assert int(r["CapEff"], 16) == 0
+    assert os.readlink("/proc/%d/ns/user" % relay) != os.readlink("/proc/self/ns/user")
+    assert os.readlink("/proc/%d/root" % relay) == p.run_dir + "/root"
+    p.kill()
+    p.start()
+    shell.sendline("echo adopted-$((1+1))")
+    shell.expect("adopted-2")
+    p.wait_sessions(1)
+    p.do("session", "end", "--all", "-y")
+    shell.expect("You have been disconnected")
+
+
+def test_reduced(make_proxy, target, keys):
+    p = ordinary(make_proxy, options={"proxy": {"sandbox": "reduced"}})
+    _, r, relay = works(p, target, keys)
+    assert r["Seccomp"] == "2" and r["NoNewPrivs"] == "1"
+
+
+def test_secrets_are_not_in_the_log(make_proxy, target, keys):
+    p = make_proxy({"proxy": {"log_level": "trace"}})
+    p.add_user("alice", password="pass-in-no-log").add_target(target).grant()
+    c = harness.Client(p)
+    t = c.terminal("echo in")
+    t.expect("assword:")
+    t.sendline("wrong-in-no-log")
+    t.expect("assword:")
+    t.sendline("pass-in-no-log")
+    t.expect("in")
+    t.expect(harness.pexpect.EOF)
+    p.wait_history(1)
+    assert "in-no-log" not in p.log()
+    assert "PRIVATE KEY" not in p.log()
+    assert "in-no-log" not in str(p.events())
+    with open(p.data + "/sallyport.db", "rb") as f:
+        stored = f.read()
+    assert b"in-no-log" not in stored and b"PRIVATE KEY" not in stored
+
+
+def test_one_line_at_open_and_one_at_close(proxy, client):
+    assert client.ssh("true").returncode == 0
+    proxy.wait_history(1)
+    lines = proxy.log().split("\n")
+    assert len([x for x in lines if "session open id=1 " in x]) == 1
+    closing = [x for x in lines if "session close id=1 " in x]
+    assert len(closing) == 1
+    for word in ("user=alice", "target=web01", "reason=user-exit", "duration=", "bytes_in="):
+        assert word in closing[0]
+
+
+def test_service_manager_is_told(make_proxy, scratch):
+    import socket
+    path = os.path.join(scratch, harness.random_name())
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.bind(path)
+    os.chmod(path, 0o777)
+    s.settimeout(30)
+    p = make_proxy(start=False)
+    os.environ["NOTIFY_SOCKET"] = path
+    try:
+        p.start()
+    finally:
+        del os.environ["NOTIFY_SOCKET"]
+    assert b"READY=1" in s.recv(4096)
+    p.process.send_signal(1)
+    seen = b""
+    while b"RELOADING=1" not in seen:
+        seen = s.recv(4096)
+    while b"READY=1" not in seen:
+        seen = s.recv(4096)
+    p.stop()
+    while b"STOPPING=1" not in seen:
+        seen = s.recv(4096)
+    s.close()

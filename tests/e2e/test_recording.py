@@ -1,0 +1,339 @@
+"""Recordings: what is kept, that it plays, that it cannot be altered or avoided, full disks."""
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+import harness
+from harness import wait_until
+
+
+def export(proxy, recording, scratch):
+    path = os.path.join(scratch, harness.random_name() + ".cast")
+    proxy.do("recording", "export", recording, path)
+    with open(path) as f:
+        lines = f.read().split("\n")
+    return path, json.loads(lines[0]), [json.loads(line) for line in lines[1:] if line]
+
+
+def output(events):
+    return "".join(e[2] for e in events if e[1] == "o")
+
+
+def ended(proxy, n=1):
+    rows = proxy.wait_history(n)
+    wait_until(lambda: not proxy.relays(), "the relay is gone")
+    return rows[-1]
+
+
+def test_terminal_is_recorded_and_plays(proxy, client, scratch):
+    shell = client.shell()
+    shell.setwinsize(30, 100)
+    shell.sendline("echo recorded-$((4+4)); printf '\\303\\244\\342\\202\\254\\n'")
+    shell.expect("recorded-8")
+    shell.sendline("exit")
+    shell.expect(harness.pexpect.EOF)
+    row = ended(proxy)
+    assert row["recording"] == "ok"
+    path, head, events = export(proxy, row["id"], scratch)
+    assert head["version"] == 2 and (head["width"], head["height"]) == (80, 24)
+    assert "recorded-8" in output(events) and "ä€" in output(events)
+    assert any(e[1] == "r" and e[2] == "100x30" for e in events)
+    assert [e[0] for e in events] == sorted(e[0] for e in events)
+    r = harness.run("asciinema", "cat", path, env=dict(os.environ, LC_ALL="C.UTF-8"))
+    assert r.returncode == 0 and "recorded-8" in r.stdout, r.stderr
+    # the stored file itself is asciicast inside zstd
+    stored, = [os.path.join(d, f) for d, _, fs in os.walk(proxy.recordings) for f in fs]
+    plain = subprocess.run(["zstd", "-dcq", stored], capture_output=True, check=True).stdout
+    assert json.loads(plain.split(b"\n")[0])["version"] == 2
+    assert b"recorded-8" in plain
+    assert os.stat(stored).st_mode & 0o077 == 0
+    played = proxy.ctl("recording", "play", row["id"])
+    assert played.returncode != 0 or "recorded-8" in played.stdout  # not on a terminal
+
+
+def test_exact_bytes(proxy, client, scratch):
+    """What the target sent, invalid UTF-8 and all, has the recording's own SHA-256."""
+    data = os.urandom(300000) + b"\xc3" + b"\xff\xfe" * 100 + "€".encode()
+    source = os.path.join(scratch, "bytes")
+    with open(source, "wb") as f:
+        f.write(data)
+    p = client.popen("stty raw -echo; cat " + source, flags=("-tt",))
+    out, _ = p.communicate(timeout=60)
+    assert data in out
+    row = ended(proxy)
+    r = subprocess.run([os.path.join(harness.bin_dir(), "sallyctl"), "--socket", proxy.socket,
+                        "recording", "play", row["id"], "--raw"], capture_output=True, check=True,
+                       env=proxy.env(), stdin=subprocess.DEVNULL)
+    assert hashlib.sha256(r.stdout).digest() == hashlib.sha256(out).digest()
+
+
+def test_command_without_terminal(proxy, client, scratch):
+    assert client.ssh("echo to-out; echo to-err >&2").returncode == 0
+    row = ended(proxy)
+    _, _, events = export(proxy, row["id"], scratch)
+    assert "to-out" in output(events) and "to-err" in output(events)
+
+
+@pytest.mark.parametrize("how", ["sftp", "scp", "scp -O", "rsync", "git"])
+def test_transfers_are_events_not_recordings(proxy, client, scratch, how):
+    path = os.path.join(scratch, harness.random_name())
+    with open(path, "wb") as f:
+        f.write(os.urandom(100000))
+    there = path + ".there"
+    if how == "sftp":
+        r = client.sftp("put %s %s\n" % (path, there))
+    elif how.startswith("scp"):
+        r = client.scp(*(["-O"] if "-O" in how else []), path, client.remote(there))
+    elif how == "rsync":
+        r = harness.run("rsync", "-e", "ssh " + " ".join(client.common()) + " -p %d"
+                        % proxy.port, path, client.remote(there))
+    else:
+        subprocess.run(["git", "init", "-q", "--bare", path + ".git"], check=True)
+        r = harness.run("git", "ls-remote", "ssh://%s@127.0.0.1:%d%s.git" % (
+            client.login, proxy.port, path), env=dict(
+                os.environ, GIT_SSH_COMMAND="ssh " + " ".join(client.common())))
+    assert r.returncode == 0, r.stderr
+    row = ended(proxy)
+    assert row["recording"] == "off"
+    assert proxy.json("recording", "ls") == []
+    closing = proxy.events("channel-close")
+    assert len(closing) == 1
+    if how != "git":
+        assert int(re.search(r"in=(\d+)", closing[0]["text"]).group(1)) > 100000
+        assert row["bytesIn"] > 100000
+
+
+def test_terminal_is_recorded_whatever_its_command(proxy, client, scratch):
+    shell = client.terminal("scp -t /nonexistent; echo hidden-$((5+5))")
+    shell.expect("hidden-10")
+    shell.expect(harness.pexpect.EOF)
+    row = ended(proxy)
+    assert "hidden-10" in output(export(proxy, row["id"], scratch)[2])
+
+
+def test_several_terminals_on_one_connection(proxy, client, scratch, keys):
+    master = os.path.join(scratch, harness.random_name())
+    c = harness.Client(proxy, key=keys.make("alice"),
+                       options=["-o", "ControlMaster=auto", "-o", "ControlPath=" + master])
+    first = c.shell()
+    second = c.terminal("echo second-$((1+1))")
+    second.expect("second-2")
+    second.expect(harness.pexpect.EOF)
+    first.sendline("exit")
+    first.expect(harness.pexpect.EOF)
+    row = ended(proxy)
+    names = {r["id"] for r in proxy.json("recording", "ls")}
+    assert names == {row["id"], row["id"] + ".2"}
+    assert "second-2" in output(export(proxy, row["id"] + ".2", scratch)[2])
+
+
+def test_notices_are_recorded(proxy, client, scratch):
+    client.shell()
+    row = proxy.sessions()[0]
+    proxy.do("session", "end", row["id"], "-y", "--reason", "seen")
+    ended(proxy)
+    _, _, events = export(proxy, row["id"], scratch)
+    assert any("ended by admin root (seen)" in str(e[2]) for e in events)
+
+
+def test_recording_off(make_proxy, target, keys):
+    p = make_proxy({"recording": {"ssh": "no"}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    shell = harness.Client(p, key=keys.make("alice")).shell()
+    assert p.sessions()[0]["recording"] == "off"
+    shell.sendline("exit")
+    shell.expect(harness.pexpect.EOF)
+    ended(p)
+    assert p.json("recording", "ls") == []
+
+
+@pytest.mark.parametrize("victim", ["relay", "broker"])
+def test_kill_loses_at_most_two_seconds(proxy, client, scratch, victim):
+    shell = client.terminal("i=0; while :; do i=$((i+1)); echo tick-$i-; sleep 0.05; done")
+    shell.expect("tick-60-")
+    row = proxy.sessions()[0]
+    if victim == "broker":
+        proxy.kill()
+        shell.expect("tick-90-")
+    seen = int(re.findall(r"tick-(\d+)-", shell.before + shell.after)[-1])
+    os.kill(proxy.relays()[0], signal.SIGKILL)
+    if victim == "broker":
+        proxy.start()
+    proxy.wait_history(1)
+    stored, = [os.path.join(d, f) for d, _, fs in os.walk(proxy.recordings) for f in fs]
+    r = proxy.ctl("recording", "play", row["id"], "--raw")
+    kept = int(re.findall(r"tick-(\d+)-", r.stdout)[-1])
+    assert kept >= seen - 45  # two seconds at twenty a second, and some grace for a slow machine
+    assert "cut" in r.stderr
+    path, _, events = export(proxy, row["id"], scratch)
+    assert "tick-%d-" % (kept - 1) in output(events)
+
+
+def test_damage_is_told(proxy, client, scratch):
+    shell = client.terminal("for i in 1 2 3; do head -c 300000 /dev/urandom | base64; done")
+    shell.expect(harness.pexpect.EOF, timeout=60)
+    row = ended(proxy)
+    stored, = [os.path.join(d, f) for d, _, fs in os.walk(proxy.recordings) for f in fs]
+    size = os.stat(stored).st_size
+    with open(stored, "r+b") as f:
+        f.seek(size // 2)
+        byte = f.read(1)
+        f.seek(size // 2)
+        f.write(bytes([byte[0] ^ 1]))
+    r = proxy.ctl("recording", "play", row["id"], "--raw")
+    assert r.returncode == 1 and "damaged" in r.stderr
+
+
+@pytest.mark.parametrize("planted", ["symlink", "fifo", "directory", "hardlink"])
+def test_planted_names_are_refused(proxy, client, scratch, planted):
+    assert client.ssh("true").returncode == 0
+    ended(proxy)
+    day, = os.listdir(proxy.recordings)
+    name = os.path.join(proxy.recordings, day, "2.cast.zst")
+    victim = os.path.join(scratch, harness.random_name())
+    with open(victim, "w") as f:
+        f.write("precious")
+    if planted == "symlink":
+        os.symlink(victim, name)
+    elif planted == "fifo":
+        os.mkfifo(name)
+    elif planted == "directory":
+        os.mkdir(name)
+    else:
+        os.link(victim, name)
+    r = client.ssh("echo should not run")
+    assert r.returncode == 255 and r.stdout == ""
+    assert "record" in r.stderr
+    with open(victim) as f:
+        assert f.read() == "precious"
+    assert ended(proxy, 2)["endReason"] == "recording-failed"
+    assert client.ssh("echo next").stdout == "next\n"  # the next id is free
+
+
+@pytest.fixture
+def small_disk(scratch):
+    if not harness.IS_ROOT:
+        pytest.skip("mounting needs root")
+    path = os.path.join(scratch, harness.random_name())
+    os.mkdir(path, 0o777)
+    r = harness.run("mount", "-t", "tmpfs", "-o", "size=8m,mode=0777", "tmpfs", path)
+    if r.returncode:
+        pytest.skip("no mount here: " + r.stderr)
+    yield path
+    subprocess.run(["umount", "-l", path], check=False)
+
+
+def fill(path, leave):
+    free = os.statvfs(path)
+    with open(os.path.join(path, "filler"), "wb") as f:
+        f.write(b"\0" * max(0, free.f_bavail * free.f_frsize - leave))
+
+
+@pytest.mark.parametrize("policy", ["terminate", "continue"])
+def test_full_disk(make_proxy, target, keys, small_disk, policy):
+    p = make_proxy({"recording": {"dir": small_disk + "/rec", "min_free": "0",
+                                  "on_failure": policy}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    c = harness.Client(p, key=keys.make("alice"))
+    shell = c.shell()
+    fill(small_disk, 0)
+    shell.sendline("head -c 400000 /dev/urandom | base64; echo after-$((2+3))")
+    if policy == "terminate":
+        shell.expect("You have been disconnected: ")
+        shell.expect(harness.pexpect.EOF)
+        row = ended(p)
+        assert row["endReason"] == "recording-failed" and row["recording"] == "failed"
+        assert p.events("recording-failed")
+    else:
+        shell.expect("after-5")
+        wait_until(lambda: p.sessions()[0]["recording"] == "degraded", "it is listed as degraded")
+        shell.sendline("exit")
+        shell.expect(harness.pexpect.EOF)
+        assert ended(p)["endReason"] == "user-exit"
+    os.unlink(os.path.join(small_disk, "filler"))
+    assert c.ssh("echo works").stdout == "works\n"  # without a restart
+
+
+def test_min_free(make_proxy, target, keys, small_disk):
+    p = make_proxy({"recording": {"dir": small_disk + "/rec", "min_free": "2M"}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    c = harness.Client(p, key=keys.make("alice"))
+    shell = c.shell()
+    fill(small_disk, 1 << 20)
+    began = time.monotonic()
+    shell.expect("You have been disconnected: there is no room left to record")
+    assert time.monotonic() - began < 10
+    assert ended(p)["endReason"] == "recording-failed"
+    r = c.ssh("true")
+    assert r.returncode == 255 and "no room" in r.stderr
+    os.unlink(os.path.join(small_disk, "filler"))
+    assert c.ssh("echo works").stdout == "works\n"
+
+
+def test_min_free_refuse_lets_live_ones_go_on(make_proxy, target, keys, small_disk):
+    p = make_proxy({"recording": {"dir": small_disk + "/rec", "min_free": "2M",
+                                  "on_failure": "refuse"}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    c = harness.Client(p, key=keys.make("alice"))
+    shell = c.shell()
+    fill(small_disk, 1 << 20)
+    wait_until(lambda: p.events("recording-short"), "the shortage is an event")
+    shell.sendline("echo on-$((1+1))")
+    shell.expect("on-2")
+    assert c.ssh("true").returncode == 255
+
+
+@pytest.mark.parametrize("mode", ["no", "echoed", "all"])
+def test_input(make_proxy, target, keys, scratch, mode):
+    p = make_proxy({"recording": {"input": mode}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    shell = harness.Client(p, key=keys.make("alice")).shell()
+    shell.sendline("echo visible-$((1+2))")
+    shell.expect("visible-3")
+    shell.expect(r"READY[$#] ")
+    shell.sendline("read -s -p 'Secret: ' x; echo got-${#x}")
+    shell.expect("Secret: ")
+    shell.sendline("hunter2hunter2")
+    shell.expect("got-14")
+    shell.expect(r"READY[$#] ")
+    shell.sendline("exit")
+    shell.expect(harness.pexpect.EOF)
+    row = ended(p)
+    _, _, events = export(p, row["id"], scratch)
+    typed = "".join(e[2] for e in events if e[1] == "i")
+    assert ("visible" in typed) == (mode != "no")
+    assert ("hunter2" in typed) == (mode == "all")
+    stored, = [os.path.join(d, f) for d, _, fs in os.walk(p.recordings) for f in fs]
+    plain = subprocess.run(["zstd", "-dcq", stored], capture_output=True, check=True).stdout
+    assert (b"hunter2" in plain) == (mode == "all")
+    with open(p.log_path, "rb") as f:
+        assert b"hunter2" not in f.read()
+
+
+def test_hostile_recording_drives_no_terminal(proxy, client, scratch):
+    """Playing what an attacker printed: no clipboard, no title, no answerback."""
+    shell = client.terminal(
+        r"printf '\033]52;c;aGFoYQ==\007\033]0;owned\007\033[c\033[6n\033[21t\033P+q544e\033\\x'; "
+        r"printf 'shown\033[31mred\n'")
+    shell.expect("red")
+    shell.expect(harness.pexpect.EOF)
+    row = ended(proxy)
+    play = harness.pexpect.spawn(
+        os.path.join(harness.bin_dir(), "sallyctl"),
+        ["--socket", proxy.socket, "recording", "play", row["id"], "--speed", "100"],
+        env=dict(proxy.env(), TERM="xterm-256color"), dimensions=(30, 100), timeout=30,
+        encoding="utf-8")
+    play.expect("red")
+    play.expect(harness.pexpect.EOF)
+    shown = play.before
+    play.close()
+    assert play.exitstatus == 0
+    everything = shown
+    for bad in ("\x1b]52", "\x1b]0;", "\x1b[c", "\x1b[6n", "\x1b[21t", "\x1bP"):
+        assert bad not in everything
