@@ -24,6 +24,10 @@ struct terminal {
     bool bracketed_paste;
     bool app_cursor, app_keypad;
     bool at_line_start;   /* nothing printed since the last newline (a guess on a normal screen) */
+    bool has_escapes;     /* the target ever sent one */
+    bool modified_keys;   /* xterm's modifyOtherKeys */
+    bool kitty_keys;      /* kitty's keyboard protocol */
+    uint16_t alternate_mode; /* by which the alternate screen was entered */
     uint16_t mouse_modes; /* bit set of 9, 1000, 1002, 1003, 1004, 1005, 1006, 1015 */
     uint16_t cols, rows;
 };
