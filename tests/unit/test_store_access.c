@@ -35,6 +35,8 @@ static bool see_user(const struct store_user *u, void *arg)
 
 static bool see_key(const struct store_key *k, void *arg)
 {
+    assert_int_equal(k->blob_len, k->fingerprint[7] == 'o' ? 7 : 6);
+    assert_int_equal(k->blob[4], 'k');
     return see((struct seen *)arg, k->fingerprint);
 }
 
@@ -495,8 +497,13 @@ static void test_grants(void **state)
     }
     assert_int_equal(store_grants(s, see_grant, &seen), 0);
     assert_string_equal(seen.text, "alice>web01:root @admin>*: bob>db02:* bob>web01:");
+    assert_int_equal(store_grant_set_policy(s, id, "record=no  idle_after=1m"), 0);
+    assert_string_equal(sql_one(s->db, "SELECT policy FROM grants WHERE id = 4"),
+                        "idle_after=1m record=no");
+    assert_int_equal(store_grant_set_policy(s, id, "nonsense"), ERR_INVALID);
     assert_int_equal(store_grant_remove(s, id), 0);
     assert_int_equal(store_grant_remove(s, id), ERR_NOT_FOUND);
+    assert_int_equal(store_grant_set_policy(s, id, ""), ERR_NOT_FOUND);
     assert_int_equal(store_user_remove(s, "alice"), 0); /* grants go with users and targets */
     assert_int_equal(store_target_remove(s, "db02"), 0);
     assert_int_equal(store_grants(s, see_grant, &left), 0);

@@ -58,13 +58,13 @@
                                          "(SELECT count(*) FROM recordings r WHERE r.session_id " \
                                          "= s.id) FROM sessions s WHERE "
 /* ?1 user, ?2 target, ?3 account, ?4 protocol, ?5 since, ?6 until, ?7 lower-case text, ?8 limit,
- * ?9 smaller ids only */
+ * ?9 smaller ids only ("+": no index for it here, or it would win over the driving one) */
 #define SESSION_FILTER                                                                       \
     "(?1 = '' OR user = ?1) AND (?2 = '' OR target = ?2) AND (?3 = '' OR account = ?3) "     \
     "AND (?4 = '' OR protocol = ?4) AND (?5 = 0 OR started_wall_us >= ?5) "                  \
     "AND (?6 = 0 OR started_wall_us < ?6) AND (?7 = '' OR instr(lower(user || char(10) || "  \
     "account || char(10) || target || char(10) || address || char(10) || client_address || " \
-    "char(10) || device || char(10) || end_text), ?7) > 0) AND id < ?9 "                     \
+    "char(10) || device || char(10) || end_text), ?7) > 0) AND +id < ?9 "                    \
     "ORDER BY id DESC LIMIT ?8"
 
 #define USER_SELECT                                                                       \
@@ -118,7 +118,7 @@
       "VALUES (?1, ?2, ?3, ?4, ?5, ?6)")                                                           \
     X(SQL_KEYS,                                                                                    \
       "SELECT k.id, u.name, k.type, k.fingerprint, k.comment, k.added_wall_us, k.blob "            \
-      "FROM user_keys k JOIN users u ON u.id = k.user_id WHERE u.name = ?1 ORDER BY k.id")       \
+      "FROM user_keys k JOIN users u ON u.id = k.user_id WHERE u.name = ?1 ORDER BY k.id")         \
     X(SQL_KEY_REMOVE,                                                                              \
       "DELETE FROM user_keys WHERE user_id = ?1 AND (id = ?2 OR fingerprint = ?3)")                \
     X(SQL_KEY_CHECK, "SELECT 1 FROM user_keys k JOIN users u ON u.id = k.user_id "                 \
@@ -188,11 +188,12 @@
       "AND end_reason = 'broker-lost'")                                                            \
     X(SQL_SESSION_GET, SESSION_SELECT "id = ?1")                                                   \
     /* one driving index each; the rest of the filter is the same */                               \
-    X(SQL_SESSIONS, SESSION_SELECT SESSION_FILTER)                                                 \
-    X(SQL_SESSIONS_OPEN, SESSION_SELECT "is_open = 1 AND " SESSION_FILTER)                         \
+    X(SQL_SESSIONS, SESSION_SELECT "id < ?9 AND " SESSION_FILTER)                                  \
+    X(SQL_SESSIONS_OPEN, SESSION_SELECT "is_open = 1 AND id < ?9 AND " SESSION_FILTER)             \
     X(SQL_SESSIONS_USER, SESSION_SELECT "user = ?1 AND " SESSION_FILTER)                           \
-    X(SQL_SESSIONS_TARGET, SESSION_SELECT "target = ?2 AND " SESSION_FILTER)                       \
-    X(SQL_SESSIONS_SINCE, SESSION_SELECT "started_wall_us >= ?5 AND " SESSION_FILTER)              \
+    X(SQL_SESSIONS_TARGET, SESSION_SELECT "target = ?2 AND id < ?9 AND " SESSION_FILTER)           \
+    X(SQL_SESSIONS_SINCE, SESSION_SELECT "id < ?9 AND id >= (SELECT min(+id) FROM sessions WHERE " \
+                                         "started_wall_us >= ?5) AND " SESSION_FILTER)             \
     X(SQL_ENDED_SINCE,                                                                             \
       "SELECT count(*) FROM sessions WHERE ended_wall_us >= ?1 AND ended_wall_us > 0")             \
     /* recordings */                                                                               \
@@ -210,7 +211,7 @@
     /* ?1 after id, ?2 since, ?3 limit. The first is for following: ids only. */                   \
     X(SQL_EVENTS_AFTER, EVENT_SELECT "WHERE id > ?1 AND at_wall_us >= ?2 ORDER BY id LIMIT ?3")    \
     X(SQL_EVENTS_SINCE,                                                                            \
-      EVENT_SELECT "WHERE id >= (SELECT min(id) FROM events WHERE at_wall_us >= ?2) "              \
+      EVENT_SELECT "WHERE id >= (SELECT min(+id) FROM events WHERE at_wall_us >= ?2) "             \
                    "AND id > ?1 AND at_wall_us >= ?2 ORDER BY id LIMIT ?3")
 
 enum statement {
