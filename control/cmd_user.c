@@ -1,0 +1,546 @@
+/*
+ * Users, their passwords and public keys, and roles. A password is hashed by the daemon's workers,
+ * so `user add` and `user passwd` answer later; their client may be gone by then and the change is
+ * made all the same.
+ */
+#include "control/control_priv.h"
+
+#include <crypt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sallyport/text.h>
+
+#include "control/keys.h"
+
+/* ---- JSON ---- */
+
+static json_t *user_json(struct request *r, const struct store_user *u)
+{
+    return json_pack("{s:s, s:s, s:b, s:b, s:o, s:I, s:o, s:o, s:I}", "name", u->name, "role",
+                     u->role, "locked", (int)u->is_locked, "hasPassword", (int)u->has_password,
+                     "localUid", u->local_uid < 0 ? json_null() : json_integer(u->local_uid),
+                     "keyCount", (json_int_t)u->key_count, "created",
+                     control_json_time(u->created_wall_us), "lastLogin",
+                     control_json_time(u->last_login_wall_us), "sessions",
+                     (json_int_t)tracker_count_user(r->control->tracker, u->name));
+}
+
+static json_t *key_json(const struct store_key *k)
+{
+    char *line = public_key_line(k->type, k->blob, k->blob_len, "");
+    json_t *json = json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:s}", "id", control_json_id(k->id),
+                             "user", k->user, "type", k->type, "fingerprint", k->fingerprint,
+                             "comment", control_json_text(k->comment), "added",
+                             control_json_time(k->added_wall_us), "key", line ? line : "");
+
+    free(line);
+    return json;
+}
+
+static bool collect_key(const struct store_key *k, void *arg)
+{
+    json_array_append_new(arg, key_json(k));
+    return true;
+}
+
+static json_t *role_json(const struct store_role *role)
+{
+    return json_pack("{s:s, s:b, s:o}", "name", role->name, "builtin", (int)role->is_builtin,
+                     "policy", control_json_policy(role->policy));
+}
+
+static const char *name_arg(const struct request *r)
+{
+    return args_text(&r->parsed.args, "name");
+}
+
+static void reply_user(struct request *r, const char *name)
+{
+    struct store_user user;
+    int result = store_user_get(r->control->store, name, &user);
+
+    if (result < 0)
+        control_reply_store(r, result, "cannot show user %s", name);
+    else
+        control_reply_data(r, user_json(r, &user));
+}
+
+/* ---- users ---- */
+
+struct user_rows {
+    struct request *r;
+    json_t *rows;
+};
+
+static bool collect_user(const struct store_user *u, void *arg)
+{
+    struct user_rows *list = arg;
+
+    json_array_append_new(list->rows, user_json(list->r, u));
+    return true;
+}
+
+void control_do_user_ls(struct request *r)
+{
+    struct user_rows list = {.r = r, .rows = json_array()};
+    int result = store_users(r->control->store, collect_user, &list);
+
+    if (result == 0) {
+        control_reply_rows(r, list.rows);
+        return;
+    }
+    json_decref(list.rows);
+    control_reply_store(r, result, "cannot list users");
+}
+
+void control_do_user_show(struct request *r)
+{
+    struct store_user user;
+    json_t *keys = json_array(), *data;
+    int result = store_user_get(r->control->store, name_arg(r), &user);
+
+    if (result == 0)
+        result = store_keys(r->control->store, name_arg(r), collect_key, keys);
+    if (result < 0) {
+        json_decref(keys);
+        control_reply_store(r, result, "cannot show user %s", name_arg(r));
+        return;
+    }
+    data = user_json(r, &user);
+    json_object_set_new(data, "keys", keys);
+    control_reply_data(r, data);
+}
+
+int control_hash_check(const char *hash, struct failure *f)
+{
+    const char *last = strrchr(hash, '$');
+
+    /* Methods that libxcrypt calls good enough, with the hash itself behind the salt: 43 characters
+     * at least in all of them. A setting without a hash would be a password that never fits. */
+    if (hash[0] == '$' && crypt_checksalt(hash) == CRYPT_SALT_OK && strlen(last) > 43)
+        return 0;
+    failure_set(
+        f, "invalid",
+        "password_hash: give a crypt(5) hash of a strong kind, such as mkpasswd -m yescrypt "
+        "prints");
+    return ERR_INVALID;
+}
+
+/* What is to be set, as a password: exactly one way or none. */
+static int count_password_ways(const struct arg_values *args)
+{
+    return args_get(args, "password")->is_set + args_get(args, "password_hash")->is_set;
+}
+
+/* Have `password` hashed, then call done. The secret's copies are wiped. */
+static void hash_then(struct request *r, control_hashed_fn done)
+{
+    const char *text = args_text(&r->parsed.args, "password");
+    const struct control_host *host = &r->control->host;
+    struct secret secret;
+    int result;
+
+    if (!secret_set(&secret, text, strlen(text))) {
+        control_reply_error(r, "invalid", "password: it is too long");
+        return;
+    }
+    r->is_pending = true;
+    result = host->hash_password(host->arg, &secret, done, r);
+    secret_wipe(&secret);
+    if (result < 0) {
+        r->is_pending = false;
+        if (result == ERR_FULL)
+            control_reply_error(r, "busy", "too many passwords are being hashed; try again");
+        else
+            control_reply_error(r, "failed", "the password could not be hashed: %s",
+                                error_text(result));
+    }
+}
+
+/* True when the daemon is still there and the hash is one; answers otherwise. */
+static bool has_hash(struct request *r, const char *hash)
+{
+    if (!r->control) {
+        control_reply_error(r, "failed", "the daemon stopped");
+        return false;
+    }
+    if (!hash[0]) {
+        control_reply_error(r, "failed", "the password could not be hashed; nothing was changed");
+        return false;
+    }
+    return true;
+}
+
+/* The rest of a new user; the first failure's result. */
+static int set_up_user(struct request *r, const char *name, const char *hash)
+{
+    const struct arg_values *args = &r->parsed.args;
+    const struct arg_value *uid = args_get(args, "local_uid");
+    struct store *store = r->control->store;
+    int result = 0;
+
+    if (args_flag(args, "locked"))
+        result = store_user_set_locked(store, name, true);
+    if (result == 0 && uid->is_set && !uid->is_null)
+        result = store_user_set_uid(store, name, (int64_t)uid->number);
+    if (result == 0 && hash[0])
+        result = store_user_set_hash(store, name, hash);
+    return result;
+}
+
+static void add_user(struct request *r, const char *hash)
+{
+    const char *name = name_arg(r), *role = args_text(&r->parsed.args, "role");
+    struct store *store = r->control->store;
+    struct failure f;
+    int result;
+
+    role = role ? role : "user";
+    result = store_user_add(store, name, role);
+    if (result == 0) {
+        result = set_up_user(r, name, hash);
+        if (result < 0) { /* no half a user stays */
+            control_failure_store(&f, store, result, "cannot add the user");
+            if (store_user_remove(store, name) < 0)
+                failure_set(&f, "failed", "user %s was added in part; remove it", name);
+            control_reply_failure(r, &f);
+            return;
+        }
+    }
+    if (result < 0) {
+        control_reply_store(r, result, "cannot add user %s", name);
+        return;
+    }
+    control_event(r, "user-add", name, 0, "role %s%s", role, hash[0] ? ", password" : "");
+    reply_user(r, name);
+    control_access_changed(r);
+}
+
+static void add_user_hashed(const char *hash, void *arg)
+{
+    struct request *r = arg;
+
+    if (has_hash(r, hash))
+        add_user(r, hash);
+    control_request_resume(r);
+}
+
+void control_do_user_add(struct request *r)
+{
+    const struct arg_values *args = &r->parsed.args;
+    const char *hash = args_text(args, "password_hash");
+    struct store_user user;
+    struct failure f;
+
+    if (count_password_ways(args) > 1) {
+        control_reply_error(r, "usage", "give a password or a password_hash, not both");
+    } else if (store_user_get(r->control->store, name_arg(r), &user) == 0) {
+        control_reply_error(r, "exists", "there is a user %s already", name_arg(r));
+    } else if (hash && control_hash_check(hash, &f) < 0) {
+        control_reply_failure(r, &f);
+    } else if (args_text(args, "password")) {
+        hash_then(r, add_user_hashed);
+    } else {
+        add_user(r, hash ? hash : "");
+    }
+}
+
+static void set_hash(struct request *r, const char *hash)
+{
+    int result = store_user_set_hash(r->control->store, name_arg(r), hash);
+
+    if (result < 0) {
+        control_reply_store(r, result, "cannot set the password of %s", name_arg(r));
+        return;
+    }
+    control_event(r, "user-passwd", name_arg(r), 0, "%s", hash[0] ? "changed" : "removed");
+    reply_user(r, name_arg(r));
+}
+
+static void set_hash_hashed(const char *hash, void *arg)
+{
+    struct request *r = arg;
+
+    if (has_hash(r, hash))
+        set_hash(r, hash);
+    control_request_resume(r);
+}
+
+void control_do_user_passwd(struct request *r)
+{
+    const struct arg_values *args = &r->parsed.args;
+    const char *hash = args_text(args, "password_hash");
+    struct store_user user;
+    struct failure f;
+    int result = store_user_get(r->control->store, name_arg(r), &user);
+
+    if (count_password_ways(args) + args_flag(args, "remove") != 1)
+        control_reply_error(r, "usage", "give exactly one of password, password_hash and remove");
+    else if (result < 0)
+        control_reply_store(r, result, "cannot set a password");
+    else if (hash && control_hash_check(hash, &f) < 0)
+        control_reply_failure(r, &f);
+    else if (args_text(args, "password"))
+        hash_then(r, set_hash_hashed);
+    else
+        set_hash(r, hash ? hash : "");
+}
+
+/* One change of a user: the store's answer, an event when it was made. */
+static int change_role(struct request *r, const char *name, const char *role)
+{
+    int result = store_user_set_role(r->control->store, name, role);
+
+    if (result == 0)
+        control_event(r, "user-set", name, 0, "role %s", role);
+    return result;
+}
+
+static int change_locked(struct request *r, const char *name, bool is_locked)
+{
+    int result = store_user_set_locked(r->control->store, name, is_locked);
+
+    if (result == 0)
+        control_event(r, is_locked ? "user-lock" : "user-unlock", name, 0, "%s", "");
+    return result;
+}
+
+static int change_uid(struct request *r, const char *name, const struct arg_value *uid)
+{
+    int64_t number = uid->is_null ? -1 : (int64_t)uid->number;
+    int result = store_user_set_uid(r->control->store, name, number);
+
+    if (result == 0)
+        control_event(r, "user-set", name, 0, "local uid %lld", (long long)number);
+    return result;
+}
+
+void control_do_user_set(struct request *r)
+{
+    const struct arg_values *args = &r->parsed.args;
+    const char *name = name_arg(r), *role = args_text(args, "role");
+    const struct arg_value *uid = args_get(args, "local_uid"), *locked = args_get(args, "locked");
+    int result = 0;
+
+    if (!role && !uid->is_set && !locked->is_set) {
+        control_reply_error(r, "usage", "say what to set: role, local_uid or locked");
+        return;
+    }
+    if (role)
+        result = change_role(r, name, role);
+    if (result == 0 && uid->is_set)
+        result = change_uid(r, name, uid);
+    if (result == 0 && locked->is_set)
+        result = change_locked(r, name, locked->flag);
+    if (result < 0)
+        control_reply_store(r, result, "cannot set user %s", name);
+    else
+        reply_user(r, name);
+    control_access_changed(r);
+}
+
+static void lock(struct request *r, bool is_locked)
+{
+    int result = change_locked(r, name_arg(r), is_locked);
+
+    if (result < 0) {
+        control_reply_store(r, result, "cannot %s the user", is_locked ? "lock" : "unlock");
+        return;
+    }
+    reply_user(r, name_arg(r));
+    control_access_changed(r);
+}
+
+void control_do_user_lock(struct request *r)
+{
+    lock(r, true);
+}
+
+void control_do_user_unlock(struct request *r)
+{
+    lock(r, false);
+}
+
+void control_do_user_rm(struct request *r)
+{
+    int result = store_user_remove(r->control->store, name_arg(r));
+
+    if (result < 0) {
+        control_reply_store(r, result, "cannot remove the user");
+        return;
+    }
+    control_event(r, "user-rm", name_arg(r), 0, "%s", "");
+    control_reply_data(r, json_object());
+    control_access_changed(r);
+}
+
+/* ---- public keys ---- */
+
+void control_do_user_key_ls(struct request *r)
+{
+    json_t *rows = json_array();
+    int result = store_keys(r->control->store, name_arg(r), collect_key, rows);
+
+    if (result == 0) {
+        control_reply_rows(r, rows);
+        return;
+    }
+    json_decref(rows);
+    control_reply_store(r, result, "cannot list keys");
+}
+
+struct key_search {
+    const char *which; /* id or fingerprint */
+    json_t *found;
+    struct store_key key;
+};
+
+static bool find_key(const struct store_key *k, void *arg)
+{
+    struct key_search *search = arg;
+    char id[24];
+
+    snprintf(id, sizeof(id), "%llu", (unsigned long long)k->id);
+    if (strcmp(k->fingerprint, search->which) != 0 && strcmp(id, search->which) != 0)
+        return true;
+    search->found = key_json(k);
+    search->key = *k;
+    return false;
+}
+
+void control_do_user_key_add(struct request *r)
+{
+    struct store *store = r->control->store;
+    struct key_search search = {0};
+    struct public_key key;
+    char err[256];
+    int result;
+
+    if (public_key_parse(args_text(&r->parsed.args, "key"), KEY_OF_USER, &key, err, sizeof(err)) <
+        0) {
+        control_reply_error(r, "invalid", "key: %s", err);
+        return;
+    }
+    result = store_key_add(store, name_arg(r), key.type, key.blob, key.blob_len, key.fingerprint,
+                           key.comment);
+    search.which = key.fingerprint;
+    if (result == 0)
+        result = store_keys(store, name_arg(r), find_key, &search);
+    if (result < 0 || !search.found) {
+        json_decref(search.found);
+        control_reply_store(r, result, "cannot add the key");
+        return;
+    }
+    control_event(r, "user-key-add", name_arg(r), 0, "%s %s", key.type, key.fingerprint);
+    control_reply_data(r, search.found);
+}
+
+void control_do_user_key_rm(struct request *r)
+{
+    struct key_search search = {.which = args_text(&r->parsed.args, "key")};
+    struct store *store = r->control->store;
+    int result = store_keys(store, name_arg(r), find_key, &search);
+
+    json_decref(search.found);
+    if (result == 0)
+        result = store_key_remove(store, name_arg(r), search.which);
+    if (result < 0) {
+        control_reply_store(r, result, "cannot remove the key");
+        return;
+    }
+    control_event(r, "user-key-rm", name_arg(r), 0, "%s %s", search.key.type,
+                  search.key.fingerprint);
+    control_reply_data(r, json_object());
+}
+
+/* ---- roles ---- */
+
+static bool collect_role(const struct store_role *role, void *arg)
+{
+    json_array_append_new(arg, role_json(role));
+    return true;
+}
+
+void control_do_role_ls(struct request *r)
+{
+    json_t *rows = json_array();
+    int result = store_roles(r->control->store, collect_role, rows);
+
+    if (result == 0) {
+        control_reply_rows(r, rows);
+        return;
+    }
+    json_decref(rows);
+    control_reply_store(r, result, "cannot list roles");
+}
+
+void control_do_role_show(struct request *r)
+{
+    struct store_role role;
+    int result = store_role_get(r->control->store, name_arg(r), &role);
+
+    if (result < 0)
+        control_reply_store(r, result, "cannot show the role");
+    else
+        control_reply_data(r, role_json(&role));
+}
+
+static void set_role_policy(struct request *r, const char *kind)
+{
+    struct store *store = r->control->store;
+    json_t *change = args_get(&r->parsed.args, "policy")->json;
+    char policy[STORE_POLICY_TEXT_MAX];
+    struct store_role role;
+    struct failure f;
+    int result = store_role_get(store, name_arg(r), &role);
+
+    if (result == 0 && control_policy_text(role.policy, change, policy, &f) < 0) {
+        control_reply_failure(r, &f);
+        return;
+    }
+    if (result == 0)
+        result = store_role_set_policy(store, name_arg(r), policy);
+    if (result == 0)
+        result = store_role_get(store, name_arg(r), &role);
+    if (result < 0) {
+        control_reply_store(r, result, "cannot set the role");
+        return;
+    }
+    control_event(r, kind, "", 0, "role %s policy %s", name_arg(r),
+                  role.policy[0] ? role.policy : "none");
+    control_reply_data(r, role_json(&role));
+    control_access_changed(r);
+}
+
+void control_do_role_add(struct request *r)
+{
+    int result = store_role_add(r->control->store, name_arg(r));
+
+    if (result < 0)
+        control_reply_store(r, result, "cannot add the role");
+    else
+        set_role_policy(r, "role-add");
+}
+
+void control_do_role_set(struct request *r)
+{
+    if (args_get(&r->parsed.args, "policy")->is_set)
+        set_role_policy(r, "role-set");
+    else
+        control_reply_error(r, "usage", "say what to set: policy");
+}
+
+void control_do_role_rm(struct request *r)
+{
+    int result = store_role_remove(r->control->store, name_arg(r));
+
+    if (result < 0) {
+        control_reply_store(r, result, "cannot remove the role");
+        return;
+    }
+    control_event(r, "role-rm", "", 0, "role %s", name_arg(r));
+    control_reply_data(r, json_object());
+    control_access_changed(r);
+}

@@ -1,0 +1,54 @@
+/* The tables of document.h. `has_password` and `has_secret` are what a dump says to its reader. */
+#include "control/document.h"
+
+#include "control/keys.h"
+#include "tracker/store/store.h"
+
+#define END                                            \
+    {                                                  \
+        NULL, ARG_BOOL, false, false, 0, 0, NULL, NULL \
+    }
+
+const char *const section_names[SECTION_COUNT] = {"roles", "users", "targets", "grants"};
+
+static const struct argument role_rows[] = {
+    {"name", ARG_NAME, true, false, 0, 0, NULL, "the role's name"},
+    {"policy", ARG_POLICY, false, false, 0, 0, NULL, NULL},
+    END,
+};
+
+static const struct argument user_rows[] = {
+    {"name", ARG_NAME, true, false, 0, 0, NULL, "the user's name"},
+    {"role", ARG_NAME, false, false, 0, 0, NULL, NULL},
+    {"locked", ARG_BOOL, false, false, 0, 0, NULL, NULL},
+    {"local_uid", ARG_NUMBER, false, true, 0, UINT32_MAX - 1, NULL, NULL},
+    {"password_hash", ARG_TEXT, false, false, 1, STORE_HASH_MAX - 1, NULL, NULL},
+    {"has_password", ARG_BOOL, false, false, 0, 0, NULL, NULL},
+    {"keys", ARG_TEXTS, false, false, 1, KEY_LINE_MAX, NULL, NULL},
+    END,
+};
+
+static const struct argument target_rows[] = {
+    {"name", ARG_NAME, true, false, 0, 0, NULL, "the target's name"},
+    {"type", ARG_CHOICE, false, false, 0, 0, "ssh|rdp", NULL},
+    {"address", ARG_TEXT, false, false, 1, 299, NULL, NULL},
+    {"account", ARG_ACCOUNT, false, false, 0, 0, NULL, NULL},
+    {"auth", ARG_CHOICE, false, false, 0, 0, "none|password|key|passthrough", NULL},
+    {"secret", ARG_SECRET, false, false, 0, SECRET_MAX, NULL, NULL},
+    {"has_secret", ARG_BOOL, false, false, 0, 0, NULL, NULL},
+    {"host_key", ARG_TEXT, false, false, 0, KEY_LINE_MAX, NULL, NULL},
+    {"accept_new", ARG_BOOL, false, false, 0, 0, NULL, NULL},
+    {"policy", ARG_POLICY, false, false, 0, 0, NULL, NULL},
+    END,
+};
+
+static const struct argument grant_rows[] = {
+    {"subject", ARG_SUBJECT, true, false, 0, 0, NULL, "a user, or @ and a role"},
+    {"target", ARG_NAME_OR_ANY, true, false, 0, 0, NULL, "a target, or *"},
+    {"account", ARG_ACCOUNT, false, false, 0, 0, NULL, NULL},
+    {"policy", ARG_POLICY, false, false, 0, 0, NULL, NULL},
+    END,
+};
+
+const struct argument *const section_rows[SECTION_COUNT] = {role_rows, user_rows, target_rows,
+                                                            grant_rows};
