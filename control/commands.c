@@ -12,35 +12,199 @@
 #include "control/keys.h"
 
 #define WEEK_S (7 * 86400)
-/* clang-format off: one line a form */
-#define END                                            \
-    {                                                  \
-        NULL, ARG_BOOL, false, false, 0, 0, NULL, NULL \
-    }
-#define ARG(name, kind, help)                      \
-    {                                              \
-        name, kind, false, false, 0, 0, NULL, help \
-    }
-#define NEED(name, kind, help)                    \
-    {                                             \
-        name, kind, true, false, 0, 0, NULL, help \
-    }
-#define ARG_RANGE(name, kind, lo, hi, help)          \
-    {                                                \
-        name, kind, false, false, lo, hi, NULL, help \
-    }
-#define NEED_RANGE(name, kind, lo, hi, help)        \
-    {                                               \
-        name, kind, true, false, lo, hi, NULL, help \
-    }
-#define ARG_ONE_OF(name, choices, help)                     \
-    {                                                       \
-        name, ARG_CHOICE, false, false, 0, 0, choices, help \
-    }
-#define NEED_ONE_OF(name, choices, help)                   \
-    {                                                      \
-        name, ARG_CHOICE, true, false, 0, 0, choices, help \
-    }
+/* One line a form, whatever the formatter thinks. */
+/* clang-format off */
+#define END                                  {NULL, ARG_BOOL, false, false, 0, 0, NULL, NULL}
+#define ARG(name, kind, help)                {name, kind, false, false, 0, 0, NULL, help}
+#define NEED(name, kind, help)               {name, kind, true, false, 0, 0, NULL, help}
+#define ARG_RANGE(name, kind, lo, hi, help)  {name, kind, false, false, lo, hi, NULL, help}
+#define NEED_RANGE(name, kind, lo, hi, help) {name, kind, true, false, lo, hi, NULL, help}
+#define ARG_ONE_OF(name, choices, help)      {name, ARG_CHOICE, false, false, 0, 0, choices, help}
+#define NEED_ONE_OF(name, choices, help)     {name, ARG_CHOICE, true, false, 0, 0, choices, help}
+#define ROW(words, access, name, args, help) {words, access, control_do_##name, args, help}
+/* clang-format on */
+
+#define STATUSES "connecting|active|idle|disconnected"
+#define AUTHS    "none|password|key|passthrough" /* in the order of enum link_target_auth */
+
+static const struct argument args_none[] = {END};
+
+static const struct argument args_name[] = {
+    NEED("name", ARG_NAME, "its name"),
+    END,
+};
+
+static const struct argument args_apply[] = {
+    NEED("document", ARG_OBJECT, "the document: roles, users, targets, grants"),
+    ARG("dry_run", ARG_BOOL, "say what would change, change nothing"),
+    ARG("prune", ARG_BOOL, "remove what the document does not list"),
+    END,
+};
+
+static const struct argument args_backup[] = {
+    NEED_RANGE("path", ARG_TEXT, 1, 4095, "where to write the copy; must not exist"),
+    END,
+};
+
+static const struct argument args_event_tail[] = {
+    ARG("since", ARG_TIME, "only events since then"),
+    ARG("user", ARG_NAME, "only events about this user"),
+    ARG_RANGE("kind", ARG_TEXT, 1, 31, "only events of this kind"),
+    ARG("session", ARG_ID, "only events of this session"),
+    ARG_RANGE("limit", ARG_NUMBER, 1, 10000, "at most so many, the newest"),
+    ARG("follow", ARG_BOOL, "go on with events as they come"),
+    END,
+};
+
+static const struct argument args_grant_add[] = {
+    NEED("subject", ARG_SUBJECT, "a user, or @ and a role"),
+    NEED("target", ARG_NAME_OR_ANY, "a target, or * for all"),
+    ARG("account", ARG_ACCOUNT, "the account there, * for any; default: the target's"),
+    ARG("policy", ARG_POLICY, "policy keys for these sessions"),
+    END,
+};
+
+static const struct argument args_grant_ls[] = {
+    ARG("subject", ARG_SUBJECT, "only grants of this user or @role"),
+    ARG("target", ARG_NAME_OR_ANY, "only grants to this target"),
+    END,
+};
+
+static const struct argument args_grant_rm[] = {
+    NEED("id", ARG_ID, "the grant's id, see grant ls"),
+    END,
+};
+
+static const struct argument args_help[] = {
+    ARG_RANGE("command", ARG_TEXT, 1, 64, "only this command, or those that begin so"),
+    END,
+};
+
+static const struct argument args_recording_ls[] = {
+    ARG("id", ARG_ID, "only recordings of this session"),
+    ARG_RANGE("limit", ARG_NUMBER, 1, 100000, "at most so many, the newest"),
+    END,
+};
+
+static const struct argument args_role_set[] = {
+    NEED("name", ARG_NAME, "the role's name"),
+    ARG("policy", ARG_POLICY, "policy keys for its users"),
+    END,
+};
+
+static const struct argument args_session_end[] = {
+    ARG("ids", ARG_IDS, "these sessions"),
+    ARG("user", ARG_NAME, "all sessions of this user"),
+    ARG("target", ARG_NAME, "all sessions at this target"),
+    ARG("all", ARG_BOOL, "all sessions"),
+    ARG_RANGE("reason", ARG_TEXT, 0, 200, "told to the user"),
+    ARG_RANGE("in", ARG_DURATION, 0, WEEK_S, "end them so much later; users are told now"),
+    ARG("dry_run", ARG_BOOL, "say which, end none"),
+    END,
+};
+
+static const struct argument args_session_ls[] = {
+    ARG("all", ARG_BOOL, "ended sessions too, newest first"),
+    ARG("user", ARG_NAME, "of this user"),
+    ARG("target", ARG_NAME, "at this target"),
+    ARG("account", ARG_ACCOUNT, "as this account"),
+    ARG_ONE_OF("type", "ssh|rdp|web", "of this protocol"),
+    ARG_ONE_OF("status", STATUSES, "in this state"),
+    ARG("since", ARG_TIME, "begun since then"),
+    ARG("until", ARG_TIME, "begun before then"),
+    ARG_RANGE("search", ARG_TEXT, 0, 128, "with this text anywhere"),
+    ARG("flagged", ARG_BOOL, "with an open flag"),
+    ARG_RANGE("sort", ARG_TEXT, 1, 32, "by this field; - before it reverses"),
+    ARG_RANGE("limit", ARG_NUMBER, 1, 100000, "at most so many"),
+    ARG("watch", ARG_BOOL, "go on with changes as they come"),
+    END,
+};
+
+static const struct argument args_session_message[] = {
+    ARG("ids", ARG_IDS, "these sessions"),
+    ARG("all", ARG_BOOL, "all sessions"),
+    NEED_RANGE("text", ARG_TEXT, 1, 512, "what to tell"),
+    END,
+};
+
+static const struct argument args_session_show[] = {
+    NEED("id", ARG_ID, "the session's id"),
+    END,
+};
+
+static const struct argument args_shutdown[] = {
+    ARG_RANGE("in", ARG_DURATION, 0, WEEK_S, "end sessions so much later; users are told now"),
+    END,
+};
+
+#define TARGET_ARGS                                                                        \
+    ARG("account", ARG_ACCOUNT, "the account there; default: the user's own name"),        \
+        ARG_ONE_OF("auth", AUTHS, "how to log in there"),                                  \
+        ARG_RANGE("secret", ARG_SECRET, 0, SECRET_MAX, "the password or the private key"), \
+        ARG_RANGE("host_key", ARG_TEXT, 0, KEY_LINE_MAX, "its host key, \"TYPE BASE64\""), \
+        ARG("accept_new", ARG_BOOL, "pin the host key that it shows first"),               \
+        ARG("policy", ARG_POLICY, "policy keys for sessions there")
+
+static const struct argument args_target_add[] = {
+    NEED("name", ARG_NAME, "the target's name"),
+    NEED_ONE_OF("type", "ssh|rdp", "its protocol"),
+    NEED_RANGE("address", ARG_TEXT, 1, 299, "HOST:PORT"),
+    TARGET_ARGS,
+    END,
+};
+
+static const struct argument args_target_ls[] = {
+    ARG_ONE_OF("type", "ssh|rdp", "of this protocol"),
+    END,
+};
+
+static const struct argument args_target_set[] = {
+    NEED("name", ARG_NAME, "the target's name"),
+    ARG_ONE_OF("type", "ssh|rdp", "its protocol"),
+    ARG_RANGE("address", ARG_TEXT, 1, 299, "HOST:PORT"),
+    TARGET_ARGS,
+    END,
+};
+
+static const struct argument args_user_add[] = {
+    NEED("name", ARG_NAME, "the user's name"),
+    ARG("role", ARG_NAME, "admin, user, auditor or another role"),
+    ARG_RANGE("password", ARG_SECRET, 1, 1024, "the password"),
+    ARG_RANGE("password_hash", ARG_TEXT, 1, STORE_HASH_MAX - 1, "a crypt(5) hash of it"),
+    {"local_uid", ARG_NUMBER, false, true, 0, UINT32_MAX - 1, NULL,
+     "the local account that is this user on the control socket; null for none"},
+    ARG("locked", ARG_BOOL, "may not log in"),
+    END,
+};
+
+static const struct argument args_user_key_add[] = {
+    NEED("name", ARG_NAME, "the user's name"),
+    NEED_RANGE("key", ARG_SECRET, 1, KEY_LINE_MAX, "a line of a .pub file"),
+    END,
+};
+
+static const struct argument args_user_key_rm[] = {
+    NEED("name", ARG_NAME, "the user's name"),
+    NEED_RANGE("key", ARG_TEXT, 1, 100, "the key's id or fingerprint"),
+    END,
+};
+
+static const struct argument args_user_passwd[] = {
+    NEED("name", ARG_NAME, "the user's name"),
+    ARG_RANGE("password", ARG_SECRET, 1, 1024, "the new password"),
+    ARG_RANGE("password_hash", ARG_TEXT, 1, STORE_HASH_MAX - 1, "a crypt(5) hash of it"),
+    ARG("remove", ARG_BOOL, "no password any more"),
+    END,
+};
+
+static const struct argument args_user_set[] = {
+    NEED("name", ARG_NAME, "the user's name"),
+    ARG("role", ARG_NAME, "admin, user, auditor or another role"),
+    {"local_uid", ARG_NUMBER, false, true, 0, UINT32_MAX - 1, NULL,
+     "the local account that is this user on the control socket; null for none"},
+    ARG("locked", ARG_BOOL, "may not log in"),
+    END,
+};
 
 static const struct command commands[] = {
     /* keep alphabetized: help prints in this order */

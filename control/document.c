@@ -4,10 +4,9 @@
 #include "control/keys.h"
 #include "tracker/store/store.h"
 
-#define END                                            \
-    {                                                  \
-        NULL, ARG_BOOL, false, false, 0, 0, NULL, NULL \
-    }
+/* clang-format off */
+#define END {NULL, ARG_BOOL, false, false, 0, 0, NULL, NULL}
+/* clang-format on */
 
 const char *const section_names[SECTION_COUNT] = {"roles", "users", "targets", "grants"};
 
