@@ -122,6 +122,12 @@ ctl() {
     "$bin/sallyctl" --socket "$socket" "$@"
 }
 
+# The same, silent unless it fails.
+quiet_ctl() {
+    local output
+    output=$(ctl "$@" 2>&1) || { printf '%s\n' "$output" >&2; return 1; }
+}
+
 is_up() {
     [ -S "$socket" ] && ctl status >/dev/null 2>&1
 }
@@ -301,7 +307,7 @@ make_admin() {
         return 0
     fi
     password=$(random_password)
-    printf '%s\n' "$password" | ctl user add "$admin" --role admin --password-stdin >/dev/null ||
+    printf '%s\n' "$password" | quiet_ctl user add "$admin" --role admin --password-stdin ||
         fail "cannot add the user $admin"
     for key in ~/.ssh/*.pub; do
         [ -e "$key" ] || continue
@@ -318,14 +324,14 @@ has_demo() {
 make_demo_target() {
     local type blob rest
     if has_demo; then
-        ctl target set demo --address "127.0.0.1:$demo_port" >/dev/null ||
+        quiet_ctl target set demo --address "127.0.0.1:$demo_port" ||
             fail "cannot change the target demo"
     else
         read -r type blob rest <"$dir/demo/host_key.pub"
-        ctl target add demo --type ssh --address "127.0.0.1:$demo_port" --account "$(id -un)" \
-            --auth key --key-file "$dir/demo/login_key" --host-key "$type $blob" >/dev/null ||
+        quiet_ctl target add demo --type ssh --address "127.0.0.1:$demo_port" --account "$(id -un)" \
+            --auth key --key-file "$dir/demo/login_key" --host-key "$type $blob" ||
             fail "cannot add the target demo ($rest)"
-        ctl grant add "$admin" demo >/dev/null || fail "cannot grant demo to $admin"
+        quiet_ctl grant add "$admin" demo || fail "cannot grant demo to $admin"
     fi
 }
 
@@ -367,7 +373,8 @@ print_commands() {
     say "  $sallyctl --help"
     say ""
     if [ -n "$password" ]; then
-        say "  User $admin, password $password (shown this once; $keys of your public keys work too)"
+        say "  User $admin, password $password (shown this once)"
+        [ $keys -eq 0 ] || say "  Your public keys in ~/.ssh work too."
     else
         say "  User $admin; a new password: $sallyctl user passwd $admin"
     fi
