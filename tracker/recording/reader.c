@@ -93,7 +93,8 @@ static int read_more(struct recording_reader *r)
 
     if (r->at_eof)
         return 0;
-    memmove(r->in, r->in + r->in_at, r->in_len - r->in_at);
+    if (r->in_at > 0)
+        memmove(r->in, r->in + r->in_at, r->in_len - r->in_at);
     r->in_len -= r->in_at;
     r->in_at = 0;
     if (!reserve(&r->in, &r->in_cap, r->in_len + READ_CHUNK))
