@@ -383,47 +383,57 @@ static int send_item(struct relay *r, const struct outbox_item *item)
     return result;
 }
 
-static void confess_losses(struct relay *r)
+/* When there is room again, so that this line costs no other. */
+static bool confess_losses(struct relay *r)
 {
-    uint64_t lost = outbox_take_lost(&r->outbox);
+    uint64_t lost = r->phase == LINK_PHASE_ENDED ? 0 : outbox_take_lost(&r->outbox);
     struct link_event *e;
 
-    if (!lost || r->phase == LINK_PHASE_ENDED)
-        return;
+    if (!lost)
+        return false;
     e = &uplink_begin(LINK_EVENT)->event;
     text_copy(e->kind, sizeof(e->kind), "events-lost");
     snprintf(e->text, sizeof(e->text), "%" PRIu64 " events were dropped while no broker was there",
              lost);
     uplink_put(r, OUTBOX_EVENT);
+    return true;
+}
+
+/* False when the link takes no more now. */
+static bool say_next(struct relay *r, struct outbox_item *item)
+{
+    int result = send_item(r, item);
+
+    switch (result) {
+    case ERR_AGAIN:
+        r->uplink.is_full = event_add(&r->uplink.writable, NULL) == 0;
+        return false;
+    case ERR_CLOSED:
+    case ERR_SYSTEM:
+        lose(r, error_text(result));
+        return false;
+    case ERR_MEMORY:
+        relay_finish(r, END_RELAY_CRASHED, "relay", "out of memory");
+        return false;
+    default:
+        if (result < 0)
+            log_error("%s cannot be said: %s", link_type_name(item->type), error_text(result));
+        outbox_sent(&r->outbox, item);
+        return true;
+    }
 }
 
 void uplink_flush(struct relay *r)
 {
     struct outbox_item *item;
-    int result;
 
     if (r->uplink.state != UPLINK_UP || r->uplink.is_full)
         return;
-    if (r->outbox.lost)
-        confess_losses(r);
-    while ((item = outbox_next(&r->outbox))) {
-        result = send_item(r, item);
-        if (result == ERR_AGAIN) {
-            r->uplink.is_full = event_add(&r->uplink.writable, NULL) == 0;
-            return;
-        }
-        if (result == ERR_CLOSED || result == ERR_SYSTEM) {
-            lose(r, error_text(result));
-            return;
-        }
-        if (result == ERR_MEMORY) {
-            relay_finish(r, END_RELAY_CRASHED, "relay", "out of memory");
-            return;
-        }
-        if (result < 0)
-            log_error("%s cannot be said: %s", link_type_name(item->type), error_text(result));
-        outbox_sent(&r->outbox, item);
-    }
+    do {
+        while ((item = outbox_next(&r->outbox)))
+            if (!say_next(r, item))
+                return;
+    } while (confess_losses(r));
 }
 
 /* ---- adoption ---- */
