@@ -58,7 +58,7 @@ static size_t page_size(const struct menu *m)
 static bool matches(const struct menu *m, size_t index)
 {
     const struct link_target_row *row = &m->rows[index];
-    char number[16];
+    char number[24];
 
     snprintf(number, sizeof(number), "%zu", index + 1);
     return m->filter[0] == '\0' || strcasestr(row->target, m->filter) ||
