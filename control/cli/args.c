@@ -223,6 +223,16 @@ static size_t next_words(const char *prefix, char names[NAMES_MAX][OPTION_MAX])
     return count;
 }
 
+/* `end` and its like may have been meant too. Returns the new count. */
+static size_t add_shortcuts(char names[NAMES_MAX][OPTION_MAX], size_t count)
+{
+    for (size_t i = 0; i < cli_command_count && count < NAMES_MAX; i++) {
+        if (cli_commands[i].shortcut)
+            text_copy(names[count++], OPTION_MAX, cli_commands[i].shortcut);
+    }
+    return count;
+}
+
 static const char *nearest_word(const char *typed, char names[NAMES_MAX][OPTION_MAX], size_t count)
 {
     const char *list[NAMES_MAX];
@@ -261,7 +271,7 @@ static int explain_words(const struct parser *p, const int at[WORDS_MAX], size_t
     }
     if (known < count) {
         const char *typed = p->argv[at[known]];
-        const char *near = nearest_word(typed, names, n);
+        const char *near = nearest_word(typed, names, known ? n : add_shortcuts(names, n));
         text_escape(shown, sizeof(shown), typed, strlen(typed));
         if (near) {
             fail(p, "no command \"%s%s%s\" (did you mean \"%s%s%s\"?)", prefix, known ? " " : "",

@@ -233,13 +233,18 @@ int session_print_results(struct cli *cli, json_t *rows, bool are_named)
     return rc == CLI_DONE && failed ? CLI_SOME_FAILED : rc;
 }
 
-/* The text of a message: its words behind the ids, put together as typed. */
+/* The text of a message: its words behind the ids, put together as typed. A message is one line of
+ * text: line ends and other control characters become blanks. */
 static bool join_text(const struct cli *cli, size_t from, struct buffer *text)
 {
     for (size_t i = from; i < cli->args.operand_count; i++) {
         buffer_put_str(text, i > from ? " " : "");
         buffer_put_str(text, cli->args.operands[i]);
     }
+    while (text->len && text->data[text->len - 1] <= ' ')
+        text->len--;
+    for (size_t i = 0; i < text->len; i++)
+        text->data[i] = text->data[i] < ' ' || text->data[i] == 0x7f ? ' ' : text->data[i];
     return text->len && buffer_cstr(text);
 }
 

@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 #define PLAY_SPEED_MIN 0.125
-#define PLAY_SPEED_MAX 64.0
+#define PLAY_SPEED_MAX 1000.0
 
 struct play_options {
     double speed;
