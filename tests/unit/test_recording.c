@@ -797,6 +797,15 @@ static const struct echo_case echo_cases[] = {
     {"answers of the terminal",
      {"<\033[?62;c", "<\033]11;rgb:00/00/00\007", "<\033[24;80R", "<ls", ">ls", "<\r", ">\r\n"},
      "ls<0d>|"},
+    {"pasted into bash",
+     {"<\033[200~echo hi\033[201~", ">\033[7mecho hi\033[27m", "<\r",
+      ">\r\033[C\033[Cecho hi\r\n\033[?2004l\r"},
+     "echo hi<0d>|"},
+    {"wrapped by readline",
+     {"<echo abc", ">echo abc", "<d", ">d \r", "<e", ">e", "<\r", ">\r\n"},
+     "echo abcde<0d>|"},
+    {"a blank at the end", {"<echo abc \r", ">echo abc \r\n"}, "echo abc <0d>|"},
+    {"lines in one piece", {"<ab\rcd\r", ">ab\r\ncd\r\n"}, "ab<0d>|cd<0d>|"},
     {"enter only", {"<\r", ">\r\n$ ", "<\r", ">\r\n$ "}, ""},
 };
 

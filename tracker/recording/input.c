@@ -49,6 +49,7 @@ struct echo {
     bool on_alternate;
 
     size_t screen_len, screen_pos;
+    bool is_wrapping;    /* a blank and CR: how readline goes to the next row */
     bool is_screen_lost; /* the cursor went where one line cannot follow */
     bool is_screen_late; /* a line feed came in the middle of typing */
 };
@@ -82,7 +83,7 @@ void echo_destroy(struct echo *e)
 static void screen_reset(struct echo *e)
 {
     e->screen_len = e->screen_pos = 0;
-    e->is_screen_lost = false;
+    e->is_screen_lost = e->is_wrapping = false;
 }
 
 static void held_remove(struct echo *e, size_t at, size_t n)
@@ -342,6 +343,11 @@ static void screen_insert(struct echo *e, uint8_t byte)
 
 static void screen_put(struct echo *e, uint8_t byte)
 {
+    if (e->is_wrapping) { /* it was no blank of the line */
+        screen_back(e, 1);
+        screen_delete(e, 1);
+        e->is_wrapping = false;
+    }
     if (!is_continuation(byte))
         screen_delete(e, 1);
     screen_insert(e, byte);
@@ -370,8 +376,8 @@ static void screen_csi(struct echo *e, uint8_t final)
     case 'C':
         for (; n > 0 && e->screen_pos < e->screen_len; n--)
             e->screen_pos += screen_char_len(e);
-        if (n > 0)
-            e->is_screen_lost = true;
+        if (n > 0) /* over what stands there and is not known: something, but not the line */
+            screen_put(e, ' ');
         break;
     case 'D':
         screen_back(e, n);
@@ -526,6 +532,9 @@ size_t echo_output(struct echo *e, const uint8_t *data, size_t len, const uint8_
         } else if (byte == '\n') {
             if (echo_line_feed(e, line, line_len))
                 return i;
+        } else if (byte == '\r') {
+            e->is_wrapping = e->screen_pos > 0 && e->screen_pos == e->screen_len &&
+                             e->m->screen[e->screen_pos - 1] == ' ';
         } else if (byte == 0x08) {
             screen_back(e, 1);
         } else if (byte >= 0x20 && byte != 0x7F) {

@@ -559,6 +559,7 @@ static int put_echoed(struct recording_writer *w, const uint8_t *data, size_t le
             w->streams[STREAM_INPUT].bytes += line_len;
             if (put_stream(w, STREAM_INPUT, line, line_len, now_ms) < 0)
                 return ERR_SYSTEM;
+            event_end(w); /* each line is an event */
         }
         data += n;
         len -= n;
