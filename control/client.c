@@ -310,7 +310,8 @@ static void wipe_and_drain(struct evbuffer *input, size_t len)
 
 static void time_line(struct control_client *client, bool is_begun)
 {
-    const struct timeval limit = {.tv_sec = CONTROL_LINE_S};
+    const unsigned ms = client->control->line_ms;
+    const struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 
     if (is_begun == client->is_line_timed)
         return;

@@ -37,8 +37,8 @@
 #define CONTROL_OUTPUT_PAUSE      (256 * 1024)      /* pages are not produced above this */
 #define CONTROL_OUTPUT_MAX        (4 * 1024 * 1024) /* a client is dropped above this */
 #define CONTROL_PAGE_ROWS         200
-#define CONTROL_LINE_S            10 /* to finish a line */
-#define CONTROL_CLOSE_S           5  /* to read the last words */
+#define CONTROL_LINE_MS           10000 /* to finish a line */
+#define CONTROL_CLOSE_S           5     /* to read the last words */
 
 struct bufferevent;
 struct evbuffer;
@@ -240,6 +240,7 @@ struct control {
     dev_t socket_dev; /* so that only our own socket is unlinked */
     ino_t socket_ino;
     struct control_clients clients;
+    unsigned line_ms; /* to finish a line; tests are less patient */
     size_t client_count;
     size_t event_followers;
 };

@@ -296,6 +296,7 @@ struct control *control_create(struct event_base *base, struct tracker *tracker,
     c->tracker = tracker;
     c->store = store;
     c->host = *host;
+    c->line_ms = CONTROL_LINE_MS;
     TAILQ_INIT(&c->clients);
     if (!copy_options(c, options)) {
         text_copy(err, err_len, "out of memory");
