@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -386,11 +387,13 @@ static int open_parts(struct broker *b, char *err, size_t err_len)
     b->tracker = tracker_create(b->base, b->store, &links_relay_ops, c->node);
     b->recordings = recordings_create(b->base, b->store, b->sync_workers, recordings_short, b);
     if (!b->hash_workers || !b->dial_workers || !b->sync_workers || !b->tracker || !b->recordings ||
-        hasher_init() < 0 || store_derive_key(b->store, "relay-ticket", b->ticket_key) < 0) {
+        hasher_init() < 0) {
         snprintf(err, err_len, "out of memory");
         return ERR_MEMORY;
     }
     tracker_set_max_sessions(b->tracker, c->max_sessions);
+    if (load_ticket_key(b, err, err_len) < 0)
+        return ERR_SYSTEM;
     return recordings_configure(b->recordings, c->recording_dir, c->recording_min_free, err,
                                 err_len);
 }
@@ -420,15 +423,47 @@ static int open_control(struct broker *b, char *err, size_t err_len)
     return b->control ? 0 : ERR_SYSTEM;
 }
 
-/* Descriptors: three a session at most times, and a recording each. */
-static void raise_limits(void)
+/* Descriptors: as many as we may have. */
+static void raise_limits(struct broker *b)
 {
     struct rlimit files;
 
+    b->max_fds = 1024;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
+        b->max_fds = files.rlim_max > 1000000 ? 1000000 : (size_t)files.rlim_max;
     }
+}
+
+/*
+ * The key of the relays' tickets lives where the relays' sockets live, and as long: tickets of the
+ * last boot are worth nothing, those of the last broker are.
+ */
+static int load_ticket_key(struct broker *b, char *err, size_t err_len)
+{
+    static const char path[] = "ticket.key"; /* in run_dir, our working directory */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n;
+
+    if (fd >= 0) {
+        n = read(fd, b->ticket_key, sizeof(b->ticket_key));
+        close(fd);
+        if (n == (ssize_t)sizeof(b->ticket_key))
+            return 0;
+        unlink(path);
+    }
+    if (getentropy(b->ticket_key, sizeof(b->ticket_key)) < 0)
+        return ERR_SYSTEM;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    n = fd < 0 ? -1 : write(fd, b->ticket_key, sizeof(b->ticket_key));
+    if (fd >= 0)
+        close(fd);
+    if (n == (ssize_t)sizeof(b->ticket_key))
+        return 0;
+    snprintf(err, err_len, "%s/%s cannot be written: %s", b->config->run_dir, path,
+             strerror(errno));
+    return ERR_SYSTEM;
 }
 
 static int start(struct broker *b, char *err, size_t err_len)
@@ -438,7 +473,7 @@ static int start(struct broker *b, char *err, size_t err_len)
     size_t found;
     int r;
 
-    raise_limits();
+    raise_limits(b);
     notify_open();
     if ((r = identity_find(&b->identity, c->user, c->relay_user, err, err_len)) < 0 ||
         (r = make_dirs(b, err, err_len)) < 0)

@@ -43,6 +43,7 @@ struct broker {
     struct workers *sync_workers; /* disks: a few */
     struct sources sources;
     uint8_t ticket_key[32];
+    size_t max_fds;
     int64_t started_wall_us;
     int64_t loaded_wall_us; /* of the configuration */
     bool is_draining;

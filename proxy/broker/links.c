@@ -36,6 +36,8 @@
 #define END_DEADLINE_MS 1000 /* docs/link.md: SSH */
 #define MESSAGES_A_TURN 32   /* of one relay, so that one cannot starve the rest */
 #define LINKS_BACKLOG   1024
+#define FDS_RESERVED    32 /* for the store, control, listeners */
+#define FDS_A_LINK      4  /* link, pidfd, a recording, a target on its way */
 
 enum link_state {
     STATE_HELLO = 1,    /* connected, has said nothing */
@@ -80,10 +82,11 @@ TAILQ_HEAD(link_list, relay_link);
 struct links {
     struct broker *broker; /* not owned */
     struct link_list live, dead;
-    struct event *accept_event;
+    struct event *accept_event; /* pending while there is room */
+    struct event *resume;       /* accepts again after a shortage of descriptors */
     struct event *sweep;
     int listen_fd;
-    uint32_t count;
+    uint32_t count, max_count;
     uint32_t unanswered; /* adopted ones that have not said HELLO */
     uint64_t adopted;
     uint64_t next_serial;
@@ -179,6 +182,8 @@ static void link_release(struct relay_link *l)
     l->links->count--;
     TAILQ_INSERT_TAIL(&l->links->dead, l, entry);
     event_active(l->links->sweep, 0, 0);
+    if (l->links->accept_event)
+        event_add(l->links->accept_event, NULL); /* there is room again */
 }
 
 static void session_over(struct relay_link *l, enum end_reason reason, const char *author,
@@ -533,6 +538,7 @@ static void route_refused(struct relay_link *l, enum end_reason reason, const ch
 
     r->reason = (uint8_t)reason;
     text_copy(r->text, sizeof(r->text), text);
+    policy_defaults(&r->policy); /* unused, but what is not valid is not sent */
     send_plain(l);
     link_enter(l, STATE_CHOOSING);
 }
@@ -961,18 +967,42 @@ static struct relay_link *link_new(struct links *all, int fd, bool is_adopted)
     return l;
 }
 
+/* Relays beyond what our descriptors allow wait in the socket's queue; control always answers. */
 static void accept_cb(evutil_socket_t fd, short what, void *arg)
 {
+    static struct log_limit limit;
     struct links *all = arg;
+    struct timeval second = {1, 0};
 
     (void)what;
     for (int i = 0; i < MESSAGES_A_TURN; i++) {
-        int link = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int link;
 
-        if (link < 0)
+        if (all->count >= all->max_count) {
+            if (log_limit_allows(&limit, 1, "waits for room"))
+                log_warn("%u relays are all that the limit on open files allows; raise it",
+                         all->max_count);
+            event_del(all->accept_event);
             return;
+        }
+        link = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (link < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+                event_del(all->accept_event); /* or the loop would spin */
+                event_add(all->resume, &second);
+            }
+            return;
+        }
         link_new(all, link, false);
     }
+}
+
+static void resume_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct links *all = arg;
+
+    (void)fd, (void)what;
+    event_add(all->accept_event, NULL);
 }
 
 static int connect_relay(const char *path)
@@ -1031,6 +1061,9 @@ struct links *links_create(struct broker *b, char *err, size_t err_len)
         return NULL;
     }
     all->broker = b;
+    all->max_count = b->max_fds > FDS_RESERVED + FDS_A_LINK
+                         ? (uint32_t)((b->max_fds - FDS_RESERVED) / FDS_A_LINK)
+                         : 1;
     all->listen_fd = -1;
     TAILQ_INIT(&all->live);
     TAILQ_INIT(&all->dead);
@@ -1045,7 +1078,8 @@ struct links *links_create(struct broker *b, char *err, size_t err_len)
         return NULL;
     }
     all->accept_event = event_new(b->base, all->listen_fd, EV_READ | EV_PERSIST, accept_cb, all);
-    if (!all->accept_event || event_add(all->accept_event, NULL) < 0) {
+    all->resume = event_new(b->base, -1, 0, resume_cb, all);
+    if (!all->accept_event || !all->resume || event_add(all->accept_event, NULL) < 0) {
         snprintf(err, err_len, "out of memory");
         links_destroy(all);
         return NULL;
@@ -1059,11 +1093,14 @@ void links_destroy(struct links *all)
 
     if (!all)
         return;
+    if (all->accept_event)
+        event_free(all->accept_event);
+    all->accept_event = NULL;
     while ((l = TAILQ_FIRST(&all->live)))
         link_release(l);
     sweep_cb(-1, 0, all);
-    if (all->accept_event)
-        event_free(all->accept_event);
+    if (all->resume)
+        event_free(all->resume);
     if (all->sweep)
         event_free(all->sweep);
     if (all->listen_fd >= 0)

@@ -100,9 +100,8 @@ def bin_dir():
         os.chmod(_bin, 0o755)
         for name in PROGRAMS:
             shutil.copy(os.path.join(BUILD, name), _bin)
-        for lib in glob.glob(os.path.join(BUILD, "*v1*")):  # builds of the previous link version
-            if os.path.isfile(lib):
-                shutil.copy(lib, _bin)
+        shutil.copytree(os.path.join(BUILD, "v1"), os.path.join(_bin, "v1"))
+        os.chmod(os.path.join(_bin, "v1"), 0o755)
     return _bin
 
 
@@ -218,6 +217,7 @@ class Proxy:
     """A sallyportd with everything it needs. options: {"section": {"key": value or [values]}}."""
     def __init__(self, directory, options=None, as_user=None, data_dir=None):
         self.as_user = as_user
+        self.release = ""  # "v1": programs that speak the previous version of the link
         self.is_root = IS_ROOT and not as_user
         if self.is_root:
             ensure_system_users()
@@ -261,7 +261,7 @@ class Proxy:
         return env
 
     def argv(self, *more):
-        return [os.path.join(bin_dir(), "sallyportd"), "-c", self.conf, *more]
+        return [os.path.join(bin_dir(), self.release, "sallyportd"), "-c", self.conf, *more]
 
     def popen_args(self):
         args = {"env": self.env(), "start_new_session": True}
@@ -398,6 +398,7 @@ class Client:
     def __init__(self, proxy, user="alice", target="web01", key=None, options=()):
         self.proxy, self.user, self.target, self.key = proxy, user, target, key
         self.options = list(options)
+        self.terminals = []
 
     @property
     def login(self):
@@ -429,8 +430,10 @@ class Client:
         """An interactive session on a pty of its own."""
         argv = self.ssh_argv(*command, flags=flags)
         env = dict(os.environ, TERM="xterm-256color")
-        return pexpect.spawn(argv[0], argv[1:], dimensions=(rows, cols), timeout=timeout, env=env,
-                             encoding="utf-8", codec_errors="replace")
+        child = pexpect.spawn(argv[0], argv[1:], dimensions=(rows, cols), timeout=timeout, env=env,
+                              encoding="utf-8", codec_errors="replace")
+        self.terminals.append(child)  # one that nobody keeps would be closed at once
+        return child
 
     def shell(self, **kw):
         """A terminal with a shell at a prompt that only these tests use."""

@@ -1,4 +1,5 @@
 """No ghosts: whatever is killed, the list equals the live relays and the history tells the truth."""
+import contextlib
 import os
 import resource
 import signal
@@ -126,7 +127,8 @@ def test_broker_killed_at_random(proxy, client):
 def test_no_zombies_nor_leaks(proxy, client):
     def state():
         pids = [proxy.process.pid, proxy.gate()]
-        return [len(os.listdir("/proc/%d/fd" % p)) for p in pids]
+        return [sorted(os.readlink("/proc/%d/fd/%s" % (p, fd)).split(":")[0]
+                       for fd in os.listdir("/proc/%d/fd" % p)) for p in pids]
 
     client.ssh("true")
     wait_until(lambda: not proxy.relays(), "relays end")
@@ -138,37 +140,28 @@ def test_no_zombies_nor_leaks(proxy, client):
             assert p.returncode == 0
     wait_until(lambda: not proxy.relays(), "relays end")
     wait_until(lambda: harness.children(proxy.gate()) == [], "no zombies")
-    wait_until(lambda: state() == before, "descriptors are as before")
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: state() == before, "descriptors are as before")
+    assert state() == before
 
 
 def test_out_of_descriptors(make_proxy, target, keys):
     """accept() fails, nothing spins, control answers, and it recovers."""
     p = make_proxy(start=False)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64 if os.geteuid() else hard))
-    try:
-        p.spawn()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    wait_until(p.is_up, "the proxy serves")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    launch = p.argv()
+    p.argv = lambda *more: ["/usr/bin/prlimit", "--nofile=40:40", *launch, *more]
+    p.start()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
     p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
-    resource.prlimit(p.gate(), resource.RLIMIT_NOFILE, (32, 32))
-    held = []
-    for _ in range(60):
-        s = socket.socket()
-        s.settimeout(5)
-        try:
-            s.connect(("127.0.0.1", p.port))
-        except OSError:
-            break
-        held.append(s)
+    held = [socket.create_connection(("127.0.0.1", p.port), 30) for _ in range(80)]
+    wait_until(lambda: p.json("status")["accepted"] > 5, "connections are accepted")
     before, began = cpu(p.gate()), time.monotonic()
     time.sleep(2)
     assert (cpu(p.gate()) - before) / (time.monotonic() - began) < 0.25
     assert p.ctl("status").returncode == 0
     for s in held:
         s.close()
-    resource.prlimit(p.gate(), resource.RLIMIT_NOFILE, (1024, 1024))
     client = harness.Client(p, key=keys.make("alice"))
     wait_until(lambda: client.ssh("echo back").stdout == "back\n", "it recovers", timeout=60)
 
@@ -203,7 +196,7 @@ def test_database_locked_for_a_while(proxy, client):
 @pytest.mark.parametrize("damage,says", [
     (lambda path: open(path, "r+b").write(b"this is no database, not at all"), "not"),
     (lambda path: _sql(path, "pragma user_version = 9999"), "newer"),
-    (lambda path: _sql(path, "pragma application_id = 4711"), "not a Sallyport"),
+    (lambda path: _sql(path, "pragma application_id = 4711"), "another program"),
 ])
 def test_bad_database_is_refused_and_untouched(make_proxy, damage, says):
     p = make_proxy()

@@ -3,7 +3,6 @@ import glob
 import hashlib
 import os
 import signal
-import subprocess
 import time
 
 import pytest
@@ -194,31 +193,25 @@ def test_second_broker_is_refused(proxy, client):
 
 
 def test_upgrade_from_the_previous_link_version(proxy, client):
-    """A relay that speaks the previous version of the link is served by this broker, adopted too."""
-    old = os.path.join(harness.bin_dir(), "sallyport-ssh-v1")
-    if not os.path.exists(old):
-        pytest.fail("the build makes sallyport-ssh-v1 for this test")
-    gate = os.path.join(harness.bin_dir(), "sallyport-ssh")
-    kept = gate + ".kept"
-    proxy.kill()
-    os.rename(gate, kept)
-    try:
-        subprocess.run(["cp", old, gate], check=True)
-        proxy.start()
-        shell = client.shell()
-    finally:
-        os.rename(kept, gate)
+    """Daemon and gate of the previous release are replaced with a session up."""
+    proxy.stop()
+    proxy.release = "v1"
+    proxy.start()
+    shell = client.shell()
     before = proxy.wait_sessions(1, "active")[0]
     assert proxy.stop(signal.SIGTERM) == 0
-    proxy.start()  # the new gate, the old relay
+    proxy.release = ""
+    proxy.start()
     shell.sendline("echo old-$((6+6))")
     shell.expect("old-12")
-    assert proxy.wait_sessions(1)[0]["id"] == before["id"]
+    after = proxy.wait_sessions(1)[0]
+    assert (after["id"], after["startTime"]) == (before["id"], before["startTime"])
     assert client.ssh("echo new").stdout == "new\n"
-    shell.sendline("exit")
+    proxy.do("session", "end", before["id"], "-y")
+    shell.expect("You have been disconnected: ended by admin root")
     shell.expect(harness.pexpect.EOF)
-    rows = proxy.wait_history(2)
-    assert [r["endReason"] for r in rows] == ["user-exit", "user-exit"]
+    rows = {r["id"]: r["endReason"] for r in proxy.wait_history(2)}
+    assert rows[before["id"]] == "admin-ended"
 
 
 def test_sigint_ends_sessions_with_a_notice(make_proxy, target, keys):
@@ -282,3 +275,13 @@ def test_no_login_is_lost_while_reloading(proxy, client):
         p.stdout.close()
         p.stderr.close()
     assert failed == []
+
+
+def test_key_rotation_does_not_orphan_relays(proxy, client):
+    shell = client.shell()
+    proxy.do("store", "rotate-key")
+    restart(proxy)
+    assert len(proxy.wait_sessions(1)) == 1
+    shell.sendline("echo on-$((1+1))")
+    shell.expect("on-2")
+    assert client.ssh("echo fine").stdout == "fine\n"  # the target's secret opens too

@@ -388,27 +388,6 @@ static void test_key_file_missing(void **state)
     assert_secret(f, "hunter2");
 }
 
-static void test_derived_keys(void **state)
-{
-    struct fixture *f = fixture_of(state);
-    uint8_t first[32], again[32], other[32];
-    char purpose[128];
-    uint32_t rewritten;
-
-    assert_int_equal(store_derive_key(f->store, "tickets", first), 0);
-    assert_int_equal(store_derive_key(f->store, "chains", other), 0);
-    assert_memory_not_equal(first, other, 32);
-    fixture_reopen(f);
-    assert_int_equal(store_derive_key(f->store, "tickets", again), 0);
-    assert_memory_equal(first, again, 32);
-    assert_int_equal(store_rotate_key(f->store, &rewritten), 0);
-    assert_int_equal(store_derive_key(f->store, "tickets", again), 0);
-    assert_memory_not_equal(first, again, 32);
-    memset(purpose, 'x', sizeof(purpose));
-    purpose[sizeof(purpose) - 1] = '\0';
-    assert_int_equal(store_derive_key(f->store, purpose, again), ERR_CRYPTO);
-}
-
 static size_t lines_of(const char *path)
 {
     FILE *file = fopen(path, "re");
@@ -628,7 +607,6 @@ int main(void)
         CLOSED(test_data_dir_cannot_be_made),
         CLOSED(test_key_file_refused),
         OPENED(test_key_file_missing),
-        OPENED(test_derived_keys),
         OPENED(test_rotation),
         OPENED(test_rotation_with_a_key_missing),
         CLOSED(test_migrations),

@@ -288,14 +288,3 @@ int store_rotate_key(struct store *s, uint32_t *rewritten)
     log_info("store: master-key=%u secrets=%u", keyring_newest(&s->keyring)->id, count);
     return 0;
 }
-
-int store_derive_key(struct store *s, const char *purpose, uint8_t key[32])
-{
-    char scoped[96];
-
-    /* "use/" keeps callers' purposes apart from the store's own. */
-    if (snprintf(scoped, sizeof(scoped), "use/%s", purpose) >= (int)sizeof(scoped) ||
-        keyring_derive(keyring_newest(&s->keyring), scoped, key))
-        return store_fail(s, ERR_CRYPTO, "a key for \"%s\" could not be derived", purpose);
-    return 0;
-}

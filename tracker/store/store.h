@@ -60,9 +60,6 @@ size_t store_queue_len(const struct store *s, uint64_t *lost);
 /* A consistent copy while running, at `path`, which must not exist. Blocks for its length. */
 MUST_CHECK int store_backup(struct store *s, const char *path);
 
-/* A key for message authentication derived from the newest master key and `purpose`; stable over
- * restarts. */
-MUST_CHECK int store_derive_key(struct store *s, const char *purpose, uint8_t key[32]);
 /* Add a new master key and encrypt every secret under it again, in one transaction. */
 MUST_CHECK int store_rotate_key(struct store *s, uint32_t *rewritten);
 
