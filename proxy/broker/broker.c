@@ -373,6 +373,36 @@ static int make_dirs(struct broker *b, char *err, size_t err_len)
     return r;
 }
 
+/*
+ * The key of the relays' tickets lives where the relays' sockets live, and as long: tickets of the
+ * last boot are worth nothing, those of the last broker are.
+ */
+static int load_ticket_key(struct broker *b, char *err, size_t err_len)
+{
+    static const char path[] = "ticket.key"; /* in run_dir, our working directory */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n;
+
+    if (fd >= 0) {
+        n = read(fd, b->ticket_key, sizeof(b->ticket_key));
+        close(fd);
+        if (n == (ssize_t)sizeof(b->ticket_key))
+            return 0;
+        unlink(path);
+    }
+    if (getentropy(b->ticket_key, sizeof(b->ticket_key)) < 0)
+        return ERR_SYSTEM;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    n = fd < 0 ? -1 : write(fd, b->ticket_key, sizeof(b->ticket_key));
+    if (fd >= 0)
+        close(fd);
+    if (n == (ssize_t)sizeof(b->ticket_key))
+        return 0;
+    snprintf(err, err_len, "%s/%s cannot be written: %s", b->config->run_dir, path,
+             strerror(errno));
+    return ERR_SYSTEM;
+}
+
 static int open_parts(struct broker *b, char *err, size_t err_len)
 {
     const struct config *c = b->config;
@@ -434,36 +464,6 @@ static void raise_limits(struct broker *b)
         setrlimit(RLIMIT_NOFILE, &files);
         b->max_fds = files.rlim_max > 1000000 ? 1000000 : (size_t)files.rlim_max;
     }
-}
-
-/*
- * The key of the relays' tickets lives where the relays' sockets live, and as long: tickets of the
- * last boot are worth nothing, those of the last broker are.
- */
-static int load_ticket_key(struct broker *b, char *err, size_t err_len)
-{
-    static const char path[] = "ticket.key"; /* in run_dir, our working directory */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ssize_t n;
-
-    if (fd >= 0) {
-        n = read(fd, b->ticket_key, sizeof(b->ticket_key));
-        close(fd);
-        if (n == (ssize_t)sizeof(b->ticket_key))
-            return 0;
-        unlink(path);
-    }
-    if (getentropy(b->ticket_key, sizeof(b->ticket_key)) < 0)
-        return ERR_SYSTEM;
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    n = fd < 0 ? -1 : write(fd, b->ticket_key, sizeof(b->ticket_key));
-    if (fd >= 0)
-        close(fd);
-    if (n == (ssize_t)sizeof(b->ticket_key))
-        return 0;
-    snprintf(err, err_len, "%s/%s cannot be written: %s", b->config->run_dir, path,
-             strerror(errno));
-    return ERR_SYSTEM;
 }
 
 static int start(struct broker *b, char *err, size_t err_len)
