@@ -24,7 +24,7 @@ struct apply {
     struct store *store;
     bool is_dry, does_prune;
     json_t *sections[SECTION_COUNT]; /* borrowed arrays; NULL when left out */
-    json_t *names[SECTION_COUNT];    /* sets of what the document lists; owned */
+    json_t *names[SECTION_COUNT];    /* what the document lists, name to item; owned */
     struct buffer complaints;
     json_t *rows;               /* the difference so far; owned */
     struct store_grant *grants; /* what is there, sorted; owned */
@@ -230,7 +230,7 @@ static void collect_names(struct apply *a, enum section section)
         }
         if (is_listed(a, section, name))
             complain(a, section, i, name, "it is listed twice");
-        json_object_set_new(a->names[section], name, json_true());
+        json_object_set(a->names[section], name, item);
     }
 }
 
@@ -257,6 +257,47 @@ static void check_section(struct apply *a, enum section section)
         if (!is_ok)
             complain(a, section, i, item_name(item), why);
     }
+}
+
+static bool note_role_of_user(const struct store_user *u, void *arg)
+{
+    json_array_append_new(arg, json_pack("{s:s, s:s}", "user", u->name, "role", u->role));
+    return true;
+}
+
+static bool note_role_of_grant(const struct store_grant *g, void *arg)
+{
+    if (g->subject[0] == '@')
+        json_array_append_new(arg,
+                              json_pack("{s:s, s:s}", "user", g->subject, "role", g->subject + 1));
+    return true;
+}
+
+/* Roles that are to be pruned and yet stay in use by what the document does not mention. */
+static void check_roles_in_use(struct apply *a)
+{
+    json_t *uses, *use;
+    size_t i;
+
+    if (!a->does_prune || !a->sections[SECTION_ROLES])
+        return;
+    uses = json_array();
+    if (store_users(a->store, note_role_of_user, uses) < 0 ||
+        (!a->sections[SECTION_GRANTS] && store_grants(a->store, note_role_of_grant, uses) < 0))
+        buffer_put_str(&a->complaints, "the store cannot be read now; try again");
+    json_array_foreach(uses, i, use)
+    {
+        const char *user = json_string_value(json_object_get(use, "user"));
+        const char *role = json_string_value(json_object_get(use, "role"));
+        json_t *item = json_object_get(a->names[SECTION_USERS], user);
+        bool is_pruned = user[0] != '@' && a->sections[SECTION_USERS] && !item;
+
+        if (!is_pruned && !json_object_get(item, "role") && !will_exist(a, SECTION_ROLES, role))
+            buffer_printf(&a->complaints, "%sroles: %s is not listed but is still used by %s%s",
+                          a->complaints.len ? "\n" : "", role,
+                          user[0] == '@' ? "grants to " : "user ", user);
+    }
+    json_decref(uses);
 }
 
 static void find_sections(struct apply *a, json_t *document)
@@ -292,6 +333,7 @@ static bool check_document(struct apply *a, json_t *document)
         collect_names(a, (enum section)s);
     for (int s = 0; s < SECTION_COUNT; s++)
         check_section(a, (enum section)s);
+    check_roles_in_use(a);
     return a->complaints.len == 0 && !a->complaints.failed;
 }
 
