@@ -668,11 +668,13 @@ static void events_are_told(void **state)
     must_do(f, e, "role add", "{\"name\":\"ops\"}"); /* another kind */
     must_do(f, e, "user add", "{\"name\":\"alice\"}");
     line = hear(f, follower);
-    line = json_object_get(line, "event");
-    assert_string_equal(text_of(line, "type"), "event");
-    assert_string_equal(text_of(json_object_get(line, "event"), "kind"), "user-add");
-    assert_string_equal(text_of(json_object_get(line, "event"), "user"), "alice");
-    assert_non_null(strstr(text_of(json_object_get(line, "event"), "source"), "local uid"));
+    rows = json_object_get(line, "event");
+    assert_string_equal(text_of(rows, "type"), "event");
+    rows = json_object_get(rows, "event");
+    assert_string_equal(text_of(rows, "kind"), "user-add");
+    assert_string_equal(text_of(rows, "user"), "alice");
+    assert_non_null(strstr(text_of(rows, "source"), "local uid"));
+    json_decref(line);
     hang_up(e);
     hang_up(follower);
 }
