@@ -859,8 +859,9 @@ static void on_closed(struct relay_link *l, struct link_message *m, int *fds)
 
     (void)fds;
     event_del(l->timer);
-    if (!l->session_id && c->text[0])
-        event_of(l, l->user[0] ? "connection-closed" : "login-ended", c->text);
+    /* A stranger's connection writes nothing: his failed attempts are events already. */
+    if (!l->session_id && l->user[0] && c->text[0])
+        event_of(l, "connection-closed", c->text);
     session_over(l, (enum end_reason)c->reason, c->author, c->text);
     store_flush(l->links->broker->store);
     link_enter(l, STATE_ENDED);

@@ -29,7 +29,7 @@ static void drain(struct source *r, const struct source_limits *l, int64_t now_m
         return;
     gone = (uint64_t)passed * l->burst / l->drain_s;
     r->milli_failures = gone >= r->milli_failures ? 0 : r->milli_failures - (uint32_t)gone;
-    if (r->milli_failures < l->burst * 1000)
+    if (r->milli_failures < l->burst * 500) /* half: one report while somebody goes on guessing */
         r->refused = 0;
 }
 
