@@ -263,9 +263,9 @@ static void grace_is_over(struct relay *r)
 {
     char text[SESSION_TEXT_MAX], words[64];
 
-    snprintf(text, sizeof(text), "not logged in within %s",
+    snprintf(text, sizeof(text), "You have been disconnected: not logged in within %s",
              text_duration_words(words, sizeof(words), r->login_grace_s));
-    relay_finish(r, END_POLICY, "policy", text);
+    end_by_ourselves(r, END_POLICY, "policy", text);
 }
 
 /* In the session itself there is nothing to wait for while a broker is there: it keeps the limits,

@@ -17,6 +17,7 @@
 
 /* libssh answers neither a bad signature nor a signature of a type it does not take. */
 #define UNANSWERED_MS   3000
+#define UNANSWERED_MIN  128 /* a signature is longer; what some send to stay alive is not */
 #define NAME_IMPOSSIBLE "?" /* goes to the broker, so that its time and its answer are the same */
 #define METHODS         (SSH_AUTH_METHOD_PUBLICKEY | SSH_AUTH_METHOD_PASSWORD)
 
@@ -45,6 +46,8 @@ void user_service(struct session *s, ssh_message message)
         (void)ssh_message_service_reply_success(message);
         send_banner(s);
         s->login.is_accepted = true;
+        if (s->user.io)
+            s->login.handled_bytes = s->user.io->received;
     } else if (!is_known) {
         end_login(s, "This service is not offered here.");
     }
@@ -221,9 +224,11 @@ static void watch_unanswered(struct session *s, int64_t now_ms)
 {
     struct user_login *l = &s->login;
 
-    if (!l->is_named || l->message || s->user.state != LEG_UP)
+    if (!l->is_accepted || l->message || s->user.state != LEG_UP)
         return;
-    if (l->unanswered_at_ms == 0 && s->user.io->received != l->handled_bytes) {
+    if (l->unanswered_at_ms == 0 && s->user.io->received < l->handled_bytes + UNANSWERED_MIN) {
+        l->handled_bytes = s->user.io->received;
+    } else if (l->unanswered_at_ms == 0) {
         l->unanswered_at_ms = now_ms + UNANSWERED_MS;
         session_want_timer(s, l->unanswered_at_ms);
     } else if (l->unanswered_at_ms != 0 && now_ms >= l->unanswered_at_ms) {
