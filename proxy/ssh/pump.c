@@ -40,7 +40,7 @@ static bool spool_reserve(struct spool *s, uint32_t len)
 /* Take at most len bytes; returns how many. */
 static uint32_t spool_put(struct spool *s, const void *data, uint32_t len)
 {
-    uint32_t room = SPOOL_MAX - s->len;
+    uint32_t room = s->len < SPOOL_MAX ? SPOOL_MAX - s->len : 0;
     uint32_t n = len < room ? len : room;
 
     if (n == 0 || !spool_reserve(s, n))
@@ -168,7 +168,9 @@ bool pump_is_empty(const struct half *h)
     return h->in[0].len == 0 && h->in[1].len == 0 && h->held[0] == 0 && h->held[1] == 0;
 }
 
-/* Fetch what libssh kept. The callback is not called again for it. */
+/* Fetch what libssh kept; its callback is not called again for it. All of it at once: every read
+ * opens the window anew, however much libssh still holds, so that reading in portions would let the
+ * peer send faster than we pass on. So a stream holds at most two windows. */
 static void refill(struct half *h, int stream)
 {
     struct spool *s = &h->in[stream];
@@ -181,13 +183,12 @@ static void refill(struct half *h, int stream)
         h->held[stream] = 0; /* went with the connection */
         return;
     }
-    n = n < SPOOL_MAX ? n : SPOOL_MAX;
     if (!spool_reserve(s, n))
         return;
     got = ssh_channel_read_timeout(h->ssh, s->data, n, stream, 0);
     s->start = 0;
     s->len = got > 0 ? (uint32_t)got : 0;
-    h->held[stream] = got > 0 ? h->held[stream] - (uint32_t)got : 0;
+    h->held[stream] = 0;
 }
 
 static bool can_write(const struct half *h)
