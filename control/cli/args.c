@@ -233,7 +233,8 @@ static size_t add_shortcuts(char names[NAMES_MAX][OPTION_MAX], size_t count)
     return count;
 }
 
-static const char *nearest_word(const char *typed, char names[NAMES_MAX][OPTION_MAX], size_t count)
+static const char *nearest_word(const char *typed, char names[NAMES_MAX][OPTION_MAX], size_t count,
+                                bool is_first)
 {
     const char *list[NAMES_MAX];
     const char *synonym = NULL;
@@ -247,6 +248,8 @@ static const char *nearest_word(const char *typed, char names[NAMES_MAX][OPTION_
         if (synonym && strcmp(synonym, names[i]) == 0)
             return synonym;
     }
+    if (synonym && is_first && strpbrk(synonym, " -"))
+        return synonym;
     return text_nearest(typed, list, count);
 }
 
@@ -271,7 +274,8 @@ static int explain_words(const struct parser *p, const int at[WORDS_MAX], size_t
     }
     if (known < count) {
         const char *typed = p->argv[at[known]];
-        const char *near = nearest_word(typed, names, known ? n : add_shortcuts(names, n));
+        const char *near =
+            nearest_word(typed, names, known ? n : add_shortcuts(names, n), known == 0);
         text_escape(shown, sizeof(shown), typed, strlen(typed));
         if (near) {
             fail(p, "no command \"%s%s%s\" (did you mean \"%s%s%s\"?)", prefix, known ? " " : "",

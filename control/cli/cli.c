@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <sallyport/buffer.h>
@@ -110,6 +111,7 @@ const char *cli_operand(const struct cli *cli, size_t index)
 static int unreachable(const struct cli *cli, const struct conn_error *e)
 {
     const char *path = cli->socket_path;
+    struct stat st;
 
     switch (e->system) {
     case ENOENT:
@@ -117,7 +119,10 @@ static int unreachable(const struct cli *cli, const struct conn_error *e)
         cli_error("no daemon at %s (no such socket)", path);
         break;
     case ECONNREFUSED:
-        cli_error("the daemon of %s is not running (nobody listens on the socket)", path);
+        if (stat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+            cli_error("%s is not a socket", path);
+        else
+            cli_error("the daemon of %s is not running (nobody listens on the socket)", path);
         break;
     case EACCES:
     case EPERM:
@@ -129,7 +134,7 @@ static int unreachable(const struct cli *cli, const struct conn_error *e)
     default:
         cli_error("cannot connect to %s: %s", path, strerror(e->system));
     }
-    cli_say("Start it with `systemctl start sallyportd`, or `scripts/run.sh` in a checkout.\n"
+    cli_say("Start it with `systemctl start sallyport`, or `scripts/run.sh` in a checkout.\n"
             "If it runs elsewhere, name its socket: --socket PATH or SALLYPORT_SOCKET=PATH.");
     return CLI_UNREACHABLE;
 }
@@ -269,7 +274,7 @@ static bool put_policy(const struct cli *cli, json_t *policy, const struct polic
     char why[256] = "";
 
     if (*value && policy_parse_value(key, value, &number, why, sizeof(why)) < 0) {
-        cli_usage(cli, "%s", why);
+        cli_usage(cli, "%s: %s", key->key, why);
         return false;
     }
     if (json_object_get(policy, key->key)) {
@@ -280,28 +285,39 @@ static bool put_policy(const struct cli *cli, json_t *policy, const struct polic
     return true;
 }
 
-static bool put_policy_word(const struct cli *cli, json_t *policy, const char *word)
+static void tell_policy_keys(const struct cli *cli, const char *typed)
 {
-    size_t len = strcspn(word, "=");
-    const struct policy_key *key = policy_find(word, len);
     const char *names[64], *near;
-    char typed[64];
+    char list[1024] = "";
     size_t count = 0;
 
-    if (key && word[len] == '=')
-        return put_policy(cli, policy, key, word + len + 1);
-    if (key) {
-        cli_usage(cli, "%s needs a value: %s=%s", key->key, key->key, key->def);
-        return false;
-    }
-    for (; count < policy_key_count && count < 64; count++)
+    for (; count < policy_key_count && count < 64; count++) {
+        size_t len = strlen(list);
         names[count] = policy_keys[count].key;
-    snprintf(typed, sizeof(typed), "%.*s", (int)(len < 63 ? len : 63), word);
+        snprintf(list + len, sizeof(list) - len, "%s%s", count ? ", " : "", names[count]);
+    }
     near = text_nearest(typed, names, count);
     if (near)
         cli_usage(cli, "no policy key \"%s\" (did you mean %s=...?)", typed, near);
     else
-        cli_usage(cli, "\"%s\" is no KEY=VALUE of a policy", word);
+        cli_usage(cli, "no policy key \"%s\"; there are %s", typed, list);
+}
+
+static bool put_policy_word(const struct cli *cli, json_t *policy, const char *word)
+{
+    size_t len = strcspn(word, "=");
+    const struct policy_key *key = policy_find(word, len);
+    char typed[64];
+
+    if (key && word[len] == '=')
+        return put_policy(cli, policy, key, word + len + 1);
+    snprintf(typed, sizeof(typed), "%.*s", (int)(len < 63 ? len : 63), word);
+    if (key)
+        cli_usage(cli, "%s needs a value: %s=%s", key->key, key->key, key->def);
+    else if (word[len] == '=')
+        tell_policy_keys(cli, typed);
+    else
+        cli_usage(cli, "\"%s\" is one word too many, or no KEY=VALUE of a policy", word);
     return false;
 }
 

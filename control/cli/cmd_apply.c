@@ -106,7 +106,8 @@ static void print_changes(struct cli *cli, json_t *rows)
         fputs(cli->is_colour ? colour : "", stdout);
         for (const struct column *c = change_columns.list; c->head; c++) {
             char *text = output_cell(c, row, false);
-            printf("%s%s", c == change_columns.list ? "" : " ", text ? text : "");
+            if (text && *text)
+                printf("%s%s", c == change_columns.list ? "" : " ", text);
             free(text);
         }
         puts(cli->is_colour ? "\033[m" : "");

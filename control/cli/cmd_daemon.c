@@ -147,6 +147,8 @@ int cmd_backup(struct cli *cli)
                     "key file too: without it the secrets in the copy cannot be read.",
                     path, json_integer_value(json_object_get(data, "bytes")));
         json_decref(data);
+    } else if (rc == CLI_FAILED) {
+        cli_say("The daemon writes the copy, as its own user: FILE must be where it may write.");
     }
     free(path);
     return rc;
@@ -178,7 +180,7 @@ static void print_event_line(const json_t *event)
     static const struct {
         const char *head;
         size_t width;
-    } widths[] = {{"TIME", 19},   {"KIND", 15},   {"USER", 12},
+    } widths[] = {{"TIME", 19},   {"KIND", 17},   {"USER", 12},
                   {"SOURCE", 16}, {"SESSION", 7}, {"TEXT", 0}};
 
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {

@@ -259,7 +259,9 @@ int cmd_session_message(struct cli *cli)
     buffer_init(&text, 4096);
     while (!to_all && first + 1 < count && session_is_id(cli_operand(cli, first)))
         json_array_append_new(ids, json_string(cli_operand(cli, first++)));
-    if (!to_all && first == 0) {
+    if (!to_all && count == 1 && session_is_id(cli_operand(cli, 0))) {
+        rc = cli_usage(cli, "the message is missing");
+    } else if (!to_all && first == 0) {
         rc = cli_usage(cli, "to whom? Give ids and a text (`sallyctl ls` shows ids), or --all");
     } else if (!join_text(cli, first, &text)) {
         rc = cli_usage(cli, "the message is missing, or longer than 4096 bytes");

@@ -200,10 +200,17 @@ int cmd_grant_rm(struct cli *cli)
 {
     const char *id = cli_operand(cli, 0);
     uint64_t number;
+    json_t *data;
+    int rc;
 
     if (!text_parse_u64(id, &number))
         return cli_usage(cli, "\"%s\" is no grant's id; `sallyctl grant ls` shows them", id);
     if (!simple_may_remove(cli, "grant"))
         return CLI_FAILED;
-    return simple_change(cli, "grant rm", json_pack("{s:s}", "id", id), "was withdrawn");
+    rc = cli_call(cli, "grant rm", json_pack("{s:s}", "id", id), &data);
+    if (rc != CLI_DONE)
+        return rc;
+    json_decref(data);
+    cli_say("Grant %s was withdrawn.", id);
+    return rc;
 }

@@ -238,6 +238,8 @@ int cmd_role_add(struct cli *cli)
 
 int cmd_role_set(struct cli *cli)
 {
+    if (cli->args.operand_count == 1 && cli->args.given_count == 0)
+        return cli_usage(cli, "nothing to change: give KEY=VALUE");
     return change_role(cli, "role set", "was changed");
 }
 

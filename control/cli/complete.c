@@ -29,6 +29,8 @@ static const struct source {
     {"@keys", "user key ls", "id", "type", "comment"},
 };
 
+static const char *head = ""; /* goes before each candidate: "--status=" */
+
 static void candidate(const char *prefix, const char *word, const char *help)
 {
     char shown[256];
@@ -39,7 +41,7 @@ static void candidate(const char *prefix, const char *word, const char *help)
         if ((unsigned char)*c <= ' ' || *c == 0x7f)
             return;
     }
-    fputs(word, stdout);
+    printf("%s%s", head, word);
     if (help && *help)
         printf("\t%s", text_escape(shown, sizeof(shown), help, strlen(help)));
     fputc('\n', stdout);
@@ -254,10 +256,13 @@ int cli_complete(struct cli *cli, int argc, const char *const *argv)
     if (o) {
         by_kind(cli, last, o->choices ? o->choices : "");
     } else if (equals) {
-        char name[64]; /* bash hands over the part behind the = when it completes it */
+        char name[64], whole[72];
         snprintf(name, sizeof(name), "%.*s", (int)(equals - last), last);
+        snprintf(whole, sizeof(whole), "%s=", name);
+        head = whole;
         o = open_option(cli->args.command, name);
         by_kind(cli, equals + 1, o && o->choices ? o->choices : "");
+        head = "";
     } else if (*last == '-') {
         option_words(cli->args.command, last);
     } else if (cli->args.command) {

@@ -17,8 +17,11 @@
 
 #include "control/cli/when.h"
 
-#define CELL_MAX  (64 * 1024)
-#define MIN_WIDTH 40
+#define CELL_MAX     (64 * 1024)
+#define MIN_WIDTH    40
+#define PLAN_COLUMNS 40
+#define CUT_SOFT     15 /* an IPv4 address is whole */
+#define CUT_HARD     5
 
 size_t output_width(const char *text)
 {
@@ -221,65 +224,178 @@ static const char *cell_colour(const char *key, const char *text)
     return NULL;
 }
 
+/*
+ * A table before it is printed: the texts and what becomes of the columns. libsmartcols could cut
+ * columns itself, but silently, and an address without its last digits is worse than none.
+ */
+struct plan {
+    const struct column *columns[PLAN_COLUMNS];
+    size_t widths[PLAN_COLUMNS];
+    size_t column_count, row_count;
+    char **cells; /* row by row, owned */
+};
+
+static void plan_finish(struct plan *p)
+{
+    for (size_t i = 0; p->cells && i < p->column_count * p->row_count; i++)
+        free(p->cells[i]);
+    free(p->cells);
+}
+
+static bool plan_fill(struct plan *p, const struct cli *cli, const json_t *rows)
+{
+    p->row_count = json_array_size(rows);
+    p->cells = calloc(p->row_count * p->column_count + 1, sizeof(*p->cells));
+    for (size_t c = 0; c < p->column_count; c++)
+        p->widths[c] = strlen(p->columns[c]->head);
+    for (size_t i = 0; p->cells && i < p->row_count * p->column_count; i++) {
+        size_t c = i % p->column_count, width;
+        p->cells[i] = output_cell(p->columns[c], json_array_get(rows, i / p->column_count),
+                                  cli->format != FORMAT_WIDE);
+        if (!p->cells[i])
+            return false;
+        width = output_width(p->cells[i]);
+        p->widths[c] = width > p->widths[c] ? width : p->widths[c];
+    }
+    return p->cells != NULL;
+}
+
+static size_t plan_width(const struct plan *p)
+{
+    size_t total = 0;
+
+    for (size_t c = 0; c < p->column_count; c++)
+        total += p->widths[c] + (c > 0);
+    return total;
+}
+
+/* Take from the widest columns that may be cut until the table fits or none is wider than floor. */
+static void plan_shrink(struct plan *p, size_t width, size_t floor)
+{
+    while (plan_width(p) > width) {
+        size_t widest = p->column_count;
+        for (size_t c = 0; c < p->column_count; c++) {
+            bool may = (p->columns[c]->flags & COLUMN_TRUNC) && p->widths[c] > floor &&
+                       p->widths[c] > strlen(p->columns[c]->head);
+            if (may && (widest == p->column_count || p->widths[c] > p->widths[widest]))
+                widest = c;
+        }
+        if (widest == p->column_count)
+            return;
+        p->widths[widest]--;
+    }
+}
+
+static void plan_drop(struct plan *p, size_t at)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < p->row_count * p->column_count; i++) {
+        if (i % p->column_count == at)
+            free(p->cells[i]);
+        else
+            p->cells[kept++] = p->cells[i];
+    }
+    for (size_t c = at; c + 1 < p->column_count; c++) {
+        p->columns[c] = p->columns[c + 1];
+        p->widths[c] = p->widths[c + 1];
+    }
+    p->column_count--;
+}
+
+/* Make it fit: cut long texts, leave spare columns out, cut harder. */
+static void plan_fit(struct plan *p, size_t width)
+{
+    static const unsigned spares[] = {COLUMN_SPARE1, COLUMN_SPARE2, COLUMN_SPARE3};
+
+    plan_shrink(p, width, CUT_SOFT);
+    for (size_t s = 0; s < sizeof(spares) / sizeof(spares[0]); s++) {
+        for (size_t c = 0; c < p->column_count && plan_width(p) > width; c++) {
+            if (p->columns[c]->flags & spares[s])
+                plan_drop(p, c);
+        }
+    }
+    plan_shrink(p, width, CUT_HARD);
+}
+
+/* Cut text to `width` cells, the last of them an ellipsis. In place: an ellipsis has 3 bytes, and
+ * what it replaces may have one, so the text is made anew. */
+static void cut_text(char **text, size_t width)
+{
+    size_t len = strlen(*text), at = 0, cells = 0;
+    mbstate_t state = {0};
+    char *cut = NULL;
+    wchar_t wide;
+
+    if (output_width(*text) <= width)
+        return;
+    while (at < len) {
+        size_t n = mbrtowc(&wide, *text + at, len - at, &state);
+        int w = n == 0 || n > len ? 1 : wcwidth(wide);
+        if (cells + (w > 0 ? (size_t)w : 0) + 1 > width)
+            break;
+        cells += w > 0 ? (size_t)w : 0;
+        at += n == 0 || n > len ? 1 : n;
+    }
+    if (asprintf(&cut, "%.*s%s", (int)at, *text, MB_CUR_MAX > 1 ? "\xe2\x80\xa6" : "~") < 0)
+        return;
+    free(*text);
+    *text = cut;
+}
+
 static struct libscols_table *new_table(const struct cli *cli, FILE *stream)
 {
     struct libscols_table *table = scols_new_table();
-    bool is_tty = isatty(fileno(stream));
 
     if (!table)
         return NULL;
     scols_table_set_stream(table, stream);
     scols_table_enable_noencoding(table, 1); /* cells are escaped already */
     scols_table_enable_colors(table, stream == stdout ? cli->is_colour : cli->is_talk_colour);
-    if (is_tty && cli->format != FORMAT_WIDE) {
-        scols_table_set_termforce(table, SCOLS_TERMFORCE_ALWAYS);
-        scols_table_set_termwidth(table, terminal_width(stream));
-    } else {
-        scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
-    }
+    scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER); /* it fits as far as it can */
     return table;
 }
 
-static void add_row(struct libscols_table *table, const struct cli *cli, const struct column *list,
-                    const json_t *row, bool with_history)
-{
-    struct libscols_line *line = scols_table_new_line(table, NULL);
-    size_t n = 0;
-
-    for (; line && list->head; list++) {
-        char *text;
-        const char *colour;
-        if (!is_shown(cli, list, with_history))
-            continue;
-        text = output_cell(list, row, cli->format != FORMAT_WIDE);
-        colour = text ? cell_colour(list->key, text) : NULL;
-        if (colour)
-            scols_cell_set_color(scols_line_get_cell(line, n), colour);
-        if (text && *text)
-            scols_line_refer_data(line, n, text); /* taken */
-        else
-            free(text);
-        n++;
-    }
-}
-
-void output_table(struct cli *cli, FILE *stream, const struct columns *columns, const json_t *rows,
-                  bool with_history)
+static void print_plan(const struct cli *cli, FILE *stream, struct plan *p)
 {
     struct libscols_table *table = new_table(cli, stream);
 
     if (!table)
         return;
-    for (const struct column *c = columns->list; c->head; c++) {
-        int flags =
-            (is_right(c) ? SCOLS_FL_RIGHT : 0) | (c->flags & COLUMN_TRUNC ? SCOLS_FL_TRUNC : 0);
-        if (is_shown(cli, c, with_history))
-            scols_table_new_column(table, c->head, 0, flags);
+    for (size_t c = 0; c < p->column_count; c++)
+        scols_table_new_column(table, p->columns[c]->head, 0,
+                               is_right(p->columns[c]) ? SCOLS_FL_RIGHT : 0);
+    for (size_t i = 0; i < p->row_count; i++) {
+        struct libscols_line *line = scols_table_new_line(table, NULL);
+        for (size_t c = 0; line && c < p->column_count; c++) {
+            char **text = &p->cells[i * p->column_count + c];
+            const char *colour = cell_colour(p->columns[c]->key, *text);
+            cut_text(text, p->widths[c]);
+            if (colour)
+                scols_cell_set_color(scols_line_get_cell(line, c), colour);
+            if (**text)
+                scols_line_set_data(line, c, *text);
+        }
     }
-    for (size_t i = 0; i < json_array_size(rows); i++)
-        add_row(table, cli, columns->list, json_array_get(rows, i), with_history);
     scols_print_table(table);
     scols_unref_table(table);
+}
+
+void output_table(struct cli *cli, FILE *stream, const struct columns *columns, const json_t *rows,
+                  bool with_history)
+{
+    struct plan p = {.column_count = 0};
+
+    for (const struct column *c = columns->list; c->head && p.column_count < PLAN_COLUMNS; c++) {
+        if (is_shown(cli, c, with_history))
+            p.columns[p.column_count++] = c;
+    }
+    if (plan_fill(&p, cli, rows)) {
+        if (isatty(fileno(stream)) && cli->format != FORMAT_WIDE)
+            plan_fit(&p, terminal_width(stream));
+        print_plan(cli, stream, &p);
+    }
+    plan_finish(&p);
 }
 
 /* ---- CSV and JSON ---- */

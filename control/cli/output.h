@@ -26,10 +26,13 @@ enum column_kind {
     COLUMN_POLICY   /* object of keys and values */
 };
 
-#define COLUMN_WIDE    1U /* only with -o wide (and in CSV, and for one object) */
-#define COLUMN_HISTORY 2U /* only when ended sessions are listed too (and as above) */
-#define COLUMN_TRUNC   4U /* may be cut when the terminal is narrow */
-#define COLUMN_DETAIL  8U /* only in CSV and for one object */
+#define COLUMN_WIDE    1U  /* only with -o wide (and in CSV, and for one object) */
+#define COLUMN_HISTORY 2U  /* only when ended sessions are listed too (and as above) */
+#define COLUMN_TRUNC   4U  /* may be cut, with an ellipsis, when the terminal is narrow */
+#define COLUMN_DETAIL  8U  /* only in CSV and for one object */
+#define COLUMN_SPARE1  16U /* left out when the terminal is narrow: these first, then the next */
+#define COLUMN_SPARE2  32U
+#define COLUMN_SPARE3  64U
 
 struct column {
     const char *head; /* in tables; also what --sort takes */

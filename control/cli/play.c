@@ -25,11 +25,13 @@
 #include "control/cli/play_filter.h"
 #include "tracker/recording/recording.h"
 
-#define OUT_MAX     (1024 * 1024)
-#define OUT_FLUSH   (64 * 1024)
-#define SEEK_S      5.0
-#define WAIT_MAX_MS 60000
-#define NOTICE_MAX  512
+#define OUT_MAX      (1024 * 1024)
+#define OUT_FLUSH    (64 * 1024)
+#define SEEK_S       5.0
+#define WAIT_MAX_MS  60000
+#define NOTICE_MAX   512
+#define HINT_MS      1000
+#define HINT_SIZE_MS 3000
 
 struct player {
     const char *path;
@@ -295,7 +297,7 @@ static int play_all(struct player *p)
 
 /* ---- the terminal ---- */
 
-static void terminal_begin(struct player *p)
+static void terminal_begin(struct player *p, int hint_ms)
 {
     struct sigaction action = {.sa_handler = on_signal};
     struct termios raw;
@@ -314,6 +316,10 @@ static void terminal_begin(struct player *p)
         raw.c_cc[VMIN] = 1;
         raw.c_cc[VTIME] = 0;
         tcsetattr(p->tty, TCSADRAIN, &raw);
+    }
+    if (p->tty >= 0) {
+        struct pollfd poll_tty = {.fd = p->tty, .events = POLLIN};
+        poll(&poll_tty, 1, hint_ms); /* a key begins at once, and acts */
     }
     /* what is on the screen moves into the scrollback, and the recording gets a clean one */
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_row == 0)
@@ -336,18 +342,24 @@ static void terminal_end(struct player *p)
     }
 }
 
-static void hints(const struct player *p)
+/* Keys, and the size when it does not fit. Returns how long that takes to read: the playback has
+ * the whole screen. */
+static int hints(const struct player *p)
 {
     struct winsize size;
     uint16_t cols, rows;
+    int read_ms = HINT_MS;
 
     recording_reader_size(p->reader, &cols, &rows);
     if (p->has_pty && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col &&
-        (cols > size.ws_col || rows > size.ws_row))
+        (cols > size.ws_col || rows > size.ws_row)) {
         cli_say("The recorded screen is %ux%u and this terminal %ux%u: it will look broken; make "
                 "the terminal larger.",
                 cols, rows, size.ws_col, size.ws_row);
+        read_ms = HINT_SIZE_MS;
+    }
     cli_say("Keys: space pauses, . steps, left and right 5 s, + and - speed, 0 the start, q ends.");
+    return read_ms;
 }
 
 static enum play_result end_of(const struct player *p)
@@ -369,7 +381,7 @@ enum play_result play_recording(const char *path, const struct play_options *opt
 {
     struct player p = {.path = path, .tty = -1, .text = text, .text_len = text_len};
     enum play_result result = PLAY_ERROR;
-    uint64_t dropped;
+    uint64_t unclosed;
     int n;
 
     p.speed = options->speed;
@@ -379,19 +391,17 @@ enum play_result play_recording(const char *path, const struct play_options *opt
     buffer_init(&p.out, OUT_MAX);
     play_filter_init(&p.filter);
     if (open_reader(&p)) {
-        hints(&p);
-        terminal_begin(&p);
+        terminal_begin(&p, hints(&p));
         if (options->at_s > 0)
             catch_up(&p, options->at_s);
         n = play_all(&p);
         flush(&p);
-        dropped = p.filter.dropped;
+        unclosed = p.filter.unclosed;
         terminal_end(&p);
         result = p.is_stopped ? PLAY_STOPPED : n < 0 ? PLAY_ERROR : end_of(&p);
-        if (dropped)
-            cli_say("Left out: %llu control sequences that may not reach this terminal (titles, "
-                    "clipboard, questions, mouse).",
-                    (unsigned long long)dropped);
+        if (unclosed)
+            cli_say("%llu control strings had no end; what they hid is only in an export.",
+                    (unsigned long long)unclosed);
     }
     *position_s = p.position_s;
     recording_reader_close(p.reader);

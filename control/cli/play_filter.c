@@ -390,9 +390,11 @@ static void string_byte(struct play_filter *f, uint8_t c, struct buffer *out)
     } else if (c == 0x18 || c == 0x1a || (c == 0x07 && f->introducer == ']')) {
         enter(f, PLAY_GROUND);
     } else if (c == '\n' && f->introducer != 'P') {
+        f->unclosed++;
         enter(f, PLAY_GROUND);
         control(f, c, out);
     } else if (f->string_len >= PLAY_FILTER_STRING_MAX) {
+        f->unclosed++;
         enter(f, PLAY_GROUND);
     }
 }

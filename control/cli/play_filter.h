@@ -40,6 +40,7 @@ struct play_filter {
     size_t utf8_len, utf8_need;
     bool is_alternate; /* the alternate screen is on, as far as what was passed says */
     uint64_t dropped;  /* sequences, strings and controls left out */
+    uint64_t unclosed; /* control strings without an end: they hid text from every screen */
 };
 
 void play_filter_init(struct play_filter *f);

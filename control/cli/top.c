@@ -29,7 +29,9 @@
 #define HELLO_MS        2000
 #define INPUT_MAX       200
 #define HEAD_LINES      3
+#define NAME_EXTRA      20
 #define KEY_ESC         27
+#define KEY_CTRL(c)     ((c)&0x1f)
 
 enum { COLOUR_ACTIVE = 1, COLOUR_IDLE, COLOUR_CONNECTING, COLOUR_ALARM };
 
@@ -175,12 +177,15 @@ static void refetch(struct top *t)
 
 /* ---- drawing ---- */
 
-/* At most `width` cells, padded; right: to the right. */
+/* At most `width` cells, cut with an ellipsis, padded; right: to the right. */
 static void put_cell(int y, int x, int width, const char *text, bool right)
 {
     size_t len = strlen(text), taken = 0;
+    bool is_cut = output_width(text) > (size_t)width && width > 1;
     mbstate_t state = {0};
     int cells = 0;
+
+    width -= is_cut;
 
     while (taken < len) {
         wchar_t wide;
@@ -195,8 +200,28 @@ static void put_cell(int y, int x, int width, const char *text, bool right)
     if (right)
         printw("%*s", width - cells, "");
     addnstr(text, (int)taken);
+    if (is_cut)
+        addstr(MB_CUR_MAX > 1 ? "\xe2\x80\xa6" : "~");
     if (!right)
         printw("%*s", width - cells, "");
+}
+
+/* How wide each column is on this screen, 0: not shown. What is left over goes to the names. */
+static void layout(int widths[SHOWN_COUNT])
+{
+    int x = 0, extra;
+
+    for (size_t i = 0; i < SHOWN_COUNT; i++) {
+        bool fits = COLS >= shown[i].from_width && x + shown[i].width <= COLS;
+        widths[i] = fits ? shown[i].width : 0;
+        x += fits ? shown[i].width + 1 : 0;
+    }
+    extra = COLS - x + 1;
+    for (size_t i = 0; i < SHOWN_COUNT; i++) {
+        bool is_name = strcmp(shown[i].head, "USER") == 0 || strcmp(shown[i].head, "TARGET") == 0;
+        if (is_name && widths[i] && extra > 1)
+            widths[i] += extra / 2 < NAME_EXTRA ? extra / 2 : NAME_EXTRA;
+    }
 }
 
 static const struct column *column_of(const struct shown *s)
@@ -211,21 +236,23 @@ static bool is_right(const struct column *c)
 
 static void draw_heads(const struct top *t)
 {
-    int x = 0;
+    int x = 0, widths[SHOWN_COUNT];
+
+    layout(widths);
 
     attron(A_REVERSE);
     mvhline(HEAD_LINES - 1, 0, ' ', COLS);
     for (size_t i = 0; i < SHOWN_COUNT; i++) {
         char head[32];
-        if (COLS < shown[i].from_width || x + shown[i].width > COLS)
+        if (!widths[i])
             continue;
         snprintf(head, sizeof(head), "%s%s", shown[i].head,
                  i == t->sort ? t->is_reversed ? "-" : "+" : "");
         if (i == t->sort)
             attron(A_BOLD);
-        put_cell(HEAD_LINES - 1, x, shown[i].width, head, is_right(column_of(&shown[i])));
+        put_cell(HEAD_LINES - 1, x, widths[i], head, is_right(column_of(&shown[i])));
         attroff(A_BOLD);
-        x += shown[i].width + 1;
+        x += widths[i] + 1;
     }
     attroff(A_REVERSE);
 }
@@ -245,7 +272,9 @@ static int status_colour(const json_t *row)
 
 static void draw_row(const json_t *row, int y, bool is_selected)
 {
-    int x = 0;
+    int x = 0, widths[SHOWN_COUNT];
+
+    layout(widths);
 
     if (is_selected)
         attron(A_REVERSE);
@@ -254,14 +283,14 @@ static void draw_row(const json_t *row, int y, bool is_selected)
         const struct column *c = column_of(&shown[i]);
         int colour = strcmp(shown[i].head, "STATUS") == 0 && !is_selected ? status_colour(row) : 0;
         char *text;
-        if (COLS < shown[i].from_width || x + shown[i].width > COLS)
+        if (!widths[i])
             continue;
         text = output_cell(c, row, true);
         attron(colour);
-        put_cell(y, x, shown[i].width, text ? text : "", is_right(c));
+        put_cell(y, x, widths[i], text ? text : "", is_right(c));
         attroff(colour);
         free(text);
-        x += shown[i].width + 1;
+        x += widths[i] + 1;
     }
     attroff(A_REVERSE);
 }
@@ -366,14 +395,44 @@ static void draw(struct top *t)
 
 /* ---- asking on the last line ---- */
 
+/* What a key does to a line of input; 1 accepted, -1 given up, 0 go on. */
+static int edit(int kind, wint_t key, char *value, size_t *used, size_t len)
+{
+    char bytes[MB_LEN_MAX];
+    mbstate_t state = {0};
+    size_t n;
+
+    if (kind == ERR)
+        return 0;
+    if ((kind == OK && (key == '\n' || key == '\r')) || (kind != OK && key == KEY_ENTER))
+        return 1;
+    if (kind == OK && (key == KEY_ESC || key == KEY_CTRL('c')))
+        return -1;
+    if ((kind != OK && key == KEY_BACKSPACE) || (kind == OK && (key == 127 || key == 8))) {
+        while (*used && ((unsigned char)value[--*used] & 0xc0) == 0x80)
+            continue;
+        value[*used] = '\0';
+    } else if (kind == OK && key == KEY_CTRL('u')) {
+        value[ *used = 0] = '\0';
+    } else if (kind == OK && key >= ' ') {
+        n = wcrtomb(bytes, (wchar_t)key, &state);
+        if (n != (size_t)-1 && *used + n < len) {
+            memcpy(value + *used, bytes, n);
+            value[ *used += n] = '\0';
+        }
+    }
+    return 0;
+}
+
 /* A line of input; false when it was given up with Esc. */
 static bool ask_line(struct top *t, const char *label, char *value, size_t len)
 {
     size_t used = strlen(value);
+    int done = 0;
 
     curs_set(1);
     timeout(-1);
-    for (;;) {
+    while (done == 0 && !was_signalled) {
         char whole[INPUT_MAX * 2 + 160];
         wint_t key;
         int kind;
@@ -383,31 +442,11 @@ static bool ask_line(struct top *t, const char *label, char *value, size_t len)
         move(LINES - 1, (int)output_width(whole) < COLS ? (int)output_width(whole) : COLS - 1);
         refresh();
         kind = get_wch(&key);
-        if (was_signalled || (kind == OK && (key == KEY_ESC || key == 3)))
-            break;
-        if ((kind == OK && (key == '\n' || key == '\r')) || (kind != OK && key == KEY_ENTER)) {
-            curs_set(0);
-            return true;
-        }
-        if ((kind != OK && kind != ERR && key == KEY_BACKSPACE) ||
-            (kind == OK && (key == 127 || key == 8))) {
-            while (used && ((unsigned char)value[--used] & 0xc0) == 0x80)
-                continue;
-            value[used] = '\0';
-        } else if (kind == OK && key == 21) { /* ^U */
-            value[used = 0] = '\0';
-        } else if (kind == OK && key >= ' ' && key != 127) {
-            char bytes[MB_LEN_MAX];
-            mbstate_t state = {0};
-            size_t n = wcrtomb(bytes, (wchar_t)key, &state);
-            if (n != (size_t)-1 && used + n < len) {
-                memcpy(value + used, bytes, n);
-                value[used += n] = '\0';
-            }
-        }
+        done = edit(kind, key, value, &used, len);
     }
+    timeout(0);
     curs_set(0);
-    return false;
+    return done > 0;
 }
 
 static bool ask_yes(struct top *t, const char *question)
@@ -542,7 +581,7 @@ static bool handle_key(struct top *t, int key)
         return true;
     switch (key) {
     case 'q':
-    case 3:
+    case KEY_CTRL('c'):
         return false;
     case 'e':
         end_selected(t);
@@ -555,6 +594,9 @@ static bool handle_key(struct top *t, int key)
         if (!ask_line(t, "Filter: ", t->search, sizeof(t->search)))
             t->search[0] = '\0';
         t->refresh_at_ms = 0;
+        break;
+    case KEY_CTRL('l'):
+        clearok(stdscr, TRUE);
         break;
     case 's':
         sort_by_next(t, 1);
