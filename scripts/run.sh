@@ -19,6 +19,7 @@ usage: scripts/run.sh [--no-install] [--dir DIR] [--port-base N]
                  (default: ./var; as root from a folder that others cannot enter:
                  /var/lib/sallyport-dev)
   --port-base N  use ports from N on, the first free ones (default 2222)
+SALLYPORT_BUILD names a build tree whose programs are taken instead of building.
 END
 }
 
@@ -101,21 +102,29 @@ choose_dir() {
 # ---- build ----
 
 build() {
-    local tree=$repo/build/run log
+    local tree=$repo/build/run
     [ -w "$repo" ] && { [ ! -e "$repo/build" ] || [ -w "$repo/build" ]; } || tree=$dir/build
     [ ! -e "$tree" ] || [ -w "$tree" ] || tree=$dir/build
+    if [ -n "${SALLYPORT_BUILD-}" ]; then
+        tree=$SALLYPORT_BUILD
+    else
+        make_programs "$tree"
+    fi
+    # Copies, so that system users can run them wherever the clone is, and so that a rebuild does
+    # not change what runs.
+    mkdir -p "$bin"
+    install -m 755 "$tree/sallyportd" "$tree/sallyport-ssh" "$tree/sallyctl" "$bin/"
+}
+
+make_programs() {
+    local tree=$1 log=$1/run.log
     mkdir -p "$tree"
-    log=$tree/run.log
     say "Building in $tree ..."
     if ! { cmake -S "$repo" -B "$tree" -G Ninja -DSALLYPORT_TESTS=OFF -DSALLYPORT_WERROR=OFF &&
         cmake --build "$tree" --target sallyportd sallyport-ssh sallyctl; } >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         fail "the build failed; all of it is in $log"
     fi
-    # Copies, so that system users can run them wherever the clone is, and so that a rebuild does
-    # not change what runs.
-    mkdir -p "$bin"
-    install -m 755 "$tree/sallyportd" "$tree/sallyport-ssh" "$tree/sallyctl" "$bin/"
 }
 
 ctl() {
@@ -241,12 +250,30 @@ Subsystem sftp internal-sftp
 END
 }
 
+# An sshd that is not root can give a terminal only when its group is right already: tty on most
+# systems, by a mount option. Where that is missing (some containers), sshd is shown a list of groups
+# without tty, and is content with the user's own.
+needs_group_trick() {
+    local tty
+    [ $is_root = no ] || return 1
+    tty=$(getent group tty | cut -d: -f3)
+    [ -n "$tty" ] && ! grep -qE "^[^ ]+ /dev/pts devpts [^ ]*\\bgid=$tty\\b" /proc/mounts
+}
+
 demo_pid=
 start_demo() {
+    local -a around=()
+    if needs_group_trick && has_user_namespaces; then
+        grep -v '^tty:' /etc/group >"$dir/demo/group"
+        # shellcheck disable=SC2016 # for the inner shell
+        around=(unshare --user --map-current-user --keep-caps --mount sh -c
+            'mount --bind "$1" /etc/group; shift; exec setpriv --ambient-caps=-all --inh-caps=-all "$@"'
+            sh "$dir/demo/group")
+    fi
     # A process group of its own: Ctrl-C is for the proxy, which tells the users. And SIGINT as it
     # was: a shell's children in the background ignore it, and so would every program in the demo.
-    env --default-signal=INT,QUIT setsid "$(command -v sshd)" -D -f "$dir/demo/sshd_config" \
-        -E "$dir/demo/log" </dev/null >/dev/null 2>&1 &
+    env --default-signal=INT,QUIT setsid "${around[@]}" "$(command -v sshd)" -D \
+        -f "$dir/demo/sshd_config" -E "$dir/demo/log" </dev/null >/dev/null 2>&1 &
     demo_pid=$!
     wait_for "the demo target's sshd" "$demo_pid" demo_listens
 }
