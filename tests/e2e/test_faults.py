@@ -130,8 +130,12 @@ def test_no_zombies_nor_leaks(proxy, client):
         return [sorted(os.readlink("/proc/%d/fd/%s" % (p, fd)).split(":")[0]
                        for fd in os.listdir("/proc/%d/fd" % p)) for p in pids]
 
+    def settled():
+        return (not os.listdir(proxy.run_dir + "/relay") and not harness.children(proxy.gate()) and
+                proxy.json("status")["links"] == 0)
+
     client.ssh("true")
-    wait_until(lambda: not proxy.relays(), "relays end")
+    wait_until(settled, "relays end")
     before = state()
     for _ in range(5):
         ps = [client.popen("true") for _ in range(8)]
