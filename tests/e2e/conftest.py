@@ -32,12 +32,21 @@ def target(scratch, keys):
 
 
 @pytest.fixture
-def make_proxy(scratch):
-    """make_proxy(options) gives a started proxy; all are ended, and their logs checked, after."""
+def make_proxy(scratch, keys):
+    """
+    make_proxy(options) gives a started proxy; all are ended, and their logs checked, after.
+    One host key serves all of them (making an RSA key takes a second), unless a test names its own.
+    """
     made = []
 
     def make(options=None, start=True, **kw):
         p = harness.Proxy(scratch, options, **kw)
+        if not p.as_user and "host_key" not in p.options["ssh"]:
+            path = os.path.join(p.dir, "host_key")
+            shutil.copy(keys.make("proxy_host"), path)
+            if p.is_root:  # the daemon is not root for long
+                shutil.chown(path, "sallyport")
+            p.set({"ssh": {"host_key": path}})
         made.append(p)
         return p.start() if start else p
 
