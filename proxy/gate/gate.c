@@ -350,6 +350,10 @@ static void raise_descriptors(void)
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
+        if (files.rlim_max < SANDBOX_FD_RECORDING + SANDBOX_FD_RECORDING_COUNT)
+            log_warn("only %llu descriptors are allowed: sessions cannot be recorded; raise the "
+                     "limit (LimitNOFILE, ulimit -n) to 1024 or more",
+                     (unsigned long long)files.rlim_max);
     }
 }
 

@@ -274,14 +274,12 @@ static struct guest *overdue_parked(struct parking *p, int64_t now_ms, int64_t *
     return now_ms >= due ? g : NULL;
 }
 
-/* Too many wait: the oldest that has said nothing goes; when all have, the oldest one of the source
- * that has most, so that a crowd from one place cannot push out everybody else. */
-static struct guest *surplus_parked(struct parking *p)
+/* The oldest that has said nothing goes first; when all have, the oldest one of the source that has
+ * most, so that a crowd from one place cannot push out everybody else. */
+struct guest *parking_sparable(struct parking *p)
 {
     struct guest *g, *worst = NULL;
 
-    if (p->parked_count <= p->limits.max_parked)
-        return NULL;
     TAILQ_FOREACH (g, &p->parked, entry) {
         if (!g->has_spoken)
             return g;
@@ -389,7 +387,7 @@ struct parking_step parking_next(struct parking *p, int64_t now_ms)
         step.what = PARKING_CLOSE;
     else if ((step.guest = next_to_fork(p)))
         step.what = PARKING_FORK;
-    else if ((step.guest = surplus_parked(p)))
+    else if (p->parked_count > p->limits.max_parked && (step.guest = parking_sparable(p)))
         step.what = PARKING_CLOSE;
     else if ((step.guest = overdue_forked(p, now_ms, &step.wake_ms)) ||
              (step.guest = next_to_evict(p, now_ms, &step.wake_ms)))

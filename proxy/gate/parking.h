@@ -89,6 +89,9 @@ struct guest *parking_find(struct parking *p, int pid);
 /* Logged in, gone or closed: out of the books, freed. */
 void parking_remove(struct parking *p, struct guest *g);
 
+/* The parked guest that can best be spared when descriptors run out, or NULL. */
+struct guest *parking_sparable(struct parking *p);
+
 /* What to do now; call it again until it says PARKING_WAIT. */
 struct parking_step parking_next(struct parking *p, int64_t now_ms);
 

@@ -37,7 +37,7 @@ static uint32_t parked_max(const struct gate *g)
 
     getrlimit(RLIMIT_NOFILE, &files);
     room = files.rlim_cur > DESCRIPTORS_KEPT * 2 ? files.rlim_cur - DESCRIPTORS_KEPT
-                                                 : DESCRIPTORS_KEPT;
+                                                 : files.rlim_cur / 2;
     return (uint32_t)(wanted < room ? wanted : room);
 }
 
@@ -253,9 +253,27 @@ void visitors_reap(struct gate *g)
 
 /* ---- accepting ---- */
 
+/* Errors of the one connection that was next, which Linux reports here; accept(2). */
 static bool is_client_gone(int err)
 {
-    return err == ECONNABORTED || err == EINTR || err == EPROTO || err == EPERM;
+    static const int errors[] = {ECONNABORTED, EINTR,     EPROTO,       EPERM,       ENETDOWN,
+                                 ENOPROTOOPT,  EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENONET};
+
+    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+        if (err == errors[i])
+            return true;
+    return false;
+}
+
+/* Out of descriptors: one that waits goes, so that somebody else may come. */
+static bool make_room(struct gate *g)
+{
+    struct guest *guest = parking_sparable(g->parking);
+
+    if (!guest || (errno != EMFILE && errno != ENFILE))
+        return false;
+    forget(g, guest);
+    return true;
 }
 
 static void admit(struct gate *g, int fd, const struct sockaddr_storage *from)
@@ -287,7 +305,7 @@ static void accept_cb(evutil_socket_t listener, short what, void *arg)
             admit(g, fd, &from);
         else if (errno == EAGAIN)
             break;
-        else if (!is_client_gone(errno))
+        else if (!is_client_gone(errno) && !make_room(g))
             pause_accepting(g);
     }
     visitors_step(g);

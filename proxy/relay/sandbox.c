@@ -196,7 +196,7 @@ static int set_limits(char *err, size_t err_len)
     };
 
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-        if (SANDBOX_IS_ASAN && !limits[i].is_asan_too)
+        if ((SANDBOX_IS_ASAN && !limits[i].is_asan_too) || sandbox_is_off_for_leaks())
             continue;
         if (limit(limits[i].resource, limits[i].value) < 0)
             return fail(err, err_len, "cannot limit %s: %s", limits[i].name, strerror(errno));
@@ -218,7 +218,9 @@ int sandbox_enter_relay(const struct sandbox *s, char *err, size_t err_len)
                 : 0;
     if (r < 0)
         return r;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+    /* the leak checker traces the process that it checks */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_DUMPABLE, sandbox_is_off_for_leaks(), 0, 0, 0) < 0)
         return fail(err, err_len, "cannot give up privileges: %s", strerror(errno));
     return set_limits(err, err_len);
 }

@@ -243,6 +243,23 @@ static void too_many_parked(void **unused)
     parking_destroy(p);
 }
 
+static void who_can_be_spared(void **unused)
+{
+    struct parking *p = make(1, 1, 40);
+    struct guest *a = arrive(p, 1, 0), *b, *c;
+
+    (void)unused;
+    expect_fork(p, 0, a, 1);
+    assert_null(parking_sparable(p)); /* a relay is not: its descriptors are its own */
+    b = arrive(p, 2, 1);
+    c = arrive(p, 3, 2);
+    parking_spoke(p, b);
+    assert_ptr_equal(parking_sparable(p), c);
+    parking_remove(p, c);
+    assert_ptr_equal(parking_sparable(p), b);
+    parking_destroy(p);
+}
+
 static void login_grace_counts_from_accept(void **unused)
 {
     struct parking *p = make(1, 1, 40);
@@ -951,6 +968,7 @@ int main(void)
         cmocka_unit_test(a_relay_gets_a_second_to_hear),
         cmocka_unit_test(a_full_source_evicts_its_own),
         cmocka_unit_test(too_many_parked),
+        cmocka_unit_test(who_can_be_spared),
         cmocka_unit_test(login_grace_counts_from_accept),
         cmocka_unit_test(who_left_is_closed),
         cmocka_unit_test(lower_limits_end_nobody),
