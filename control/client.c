@@ -364,8 +364,7 @@ static void take_line(struct control_client *client, size_t len)
     wipe_and_drain(input, len);
     if (text_len && line[text_len - 1] == '\r')
         text_len--;
-    if (text_len)
-        carry_out(client, line, text_len);
+    carry_out(client, line, text_len);
     memory_wipe(line, len);
     free(line);
 }

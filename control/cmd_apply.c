@@ -547,6 +547,8 @@ static bool save_target(struct apply *a, const struct store_target *was, struct 
     say_target(a, was, is);
     if (secret)
         say(a, secret->len ? "secret changed" : "secret removed");
+    else if (is_new && (is->auth == TARGET_AUTH_PASSWORD || is->auth == TARGET_AUTH_KEY))
+        say(a, "its secret is missing: give it with target set");
     if (!is_new && !a->text.len)
         return true;
     if (!a->is_dry && !done(a,

@@ -4,13 +4,22 @@
  */
 #include "control/control_priv.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
 
 #include <sallyport/clock.h>
 #include <sallyport/text.h>
 
-#define REPORT_MAX (64 * 1024)
+#define REPORT_MAX   (64 * 1024)
+#define BACKUP_CHUNK (48 * 1024) /* a multiple of 3: its base64 has no padding inside */
 
 void control_do_ping(struct request *r)
 {
@@ -132,16 +141,18 @@ void control_do_shutdown(struct request *r)
     host->shutdown(host->arg, in_s, r->caller.author);
 }
 
-void control_do_backup(struct request *r)
+/* ---- backup ---- */
+
+static void backup_to(struct request *r, const char *path)
 {
-    const char *path = args_text(&r->parsed.args, "path");
     struct stat st;
     mode_t umask_was;
     int result;
 
     if (path[0] != '/') {
         control_reply_error(r, "invalid",
-                            "path: give an absolute path; the daemon writes the file");
+                            "path: give an absolute path, the daemon writes the file; without "
+                            "a path the copy comes back in the reply");
         return;
     }
     if (lstat(path, &st) == 0) {
@@ -160,6 +171,101 @@ void control_do_backup(struct request *r)
     control_event(r, "backup", "", 0, "%s", path);
     control_reply_data(r, json_pack("{s:o, s:I}", "path", control_json_text(path), "bytes",
                                     (json_int_t)st.st_size));
+}
+
+/* A copy in a directory of ours, which nobody else enters and which is gone at once. */
+static int copy_in(struct control *c, const char *dir, int *fd)
+{
+    char holder[PATH_MAX], path[PATH_MAX + 16];
+    mode_t umask_was;
+    int result;
+
+    *fd = -1;
+    if (snprintf(holder, sizeof(holder), "%s/.backup-XXXXXX", dir) >= (int)sizeof(holder) ||
+        !mkdtemp(holder))
+        return ERR_SYSTEM;
+    snprintf(path, sizeof(path), "%s/copy.db", holder);
+    umask_was = umask(0177);
+    result = store_backup(c->store, path);
+    umask(umask_was);
+    if (result == 0)
+        *fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    (void)unlink(path);
+    (void)rmdir(holder);
+    return result < 0 ? result : *fd < 0 ? ERR_SYSTEM : 0;
+}
+
+struct backup_stream {
+    int fd;
+};
+
+static void backup_free(void *state)
+{
+    struct backup_stream *b = state;
+
+    close(b->fd);
+    free(b);
+}
+
+static int backup_fill(struct request *r, json_t *rows, struct failure *f)
+{
+    struct backup_stream *b = r->rows_state;
+    unsigned char data[BACKUP_CHUNK], text[BACKUP_CHUNK / 3 * 4 + 1];
+    size_t len = 0;
+    ssize_t n;
+
+    while (len < sizeof(data) && (n = read(b->fd, data + len, sizeof(data) - len)) != 0) {
+        if (n < 0) {
+            failure_set(f, "failed", "the copy cannot be read back: %s", strerror(errno));
+            return ERR_SYSTEM;
+        }
+        len += (size_t)n;
+    }
+    if (!len)
+        return 0;
+    EVP_EncodeBlock(text, data, (int)len);
+    json_array_append_new(rows, json_pack("{s:s}", "data", (const char *)text));
+    memory_wipe(data, sizeof(data));
+    return len == sizeof(data);
+}
+
+/* The copy travels in the reply, so that it can be written where the caller may write. */
+static void backup_stream(struct request *r)
+{
+    struct control *c = r->control;
+    struct backup_stream *b = calloc(1, sizeof(*b));
+    char run_dir[PATH_MAX], *slash;
+    int result;
+
+    if (!b) {
+        control_reply_error(r, "failed", "out of memory");
+        return;
+    }
+    /* Where recordings go there is room; before the first recording there may be no such place. */
+    result = copy_in(c, c->host.recording_dir(c->host.arg), &b->fd);
+    text_copy(run_dir, sizeof(run_dir), c->socket_path);
+    slash = strrchr(run_dir, '/');
+    if (result == ERR_SYSTEM && slash) {
+        *slash = '\0';
+        result = copy_in(c, run_dir, &b->fd);
+    }
+    if (result < 0) {
+        free(b);
+        control_reply_store(r, result, "cannot make the backup");
+        return;
+    }
+    control_event(r, "backup", "", 0, "%s", "to the caller");
+    control_reply_stream(r, backup_fill, b, backup_free);
+}
+
+void control_do_backup(struct request *r)
+{
+    const char *path = args_text(&r->parsed.args, "path");
+
+    if (path)
+        backup_to(r, path);
+    else
+        backup_stream(r);
 }
 
 void control_do_store_rotate_key(struct request *r)

@@ -224,7 +224,7 @@ static const struct column {
     enum column_kind kind;
     size_t offset;
 } columns[] = {
-    /* keep alphabetized */
+/* keep alphabetized */
 #define COLUMN(name, kind, member)                        \
     {                                                     \
         name, kind, offsetof(struct session_info, member) \

@@ -158,7 +158,7 @@ static int change_address(const struct arg_values *values, struct store_target *
 }
 
 /* How to log in and the secret for it go together. */
-static int change_login(const struct arg_values *values, struct store_target *t,
+static int change_login(const struct arg_values *values, bool from_document, struct store_target *t,
                         struct secret *secret, bool *has_change, struct failure *f)
 {
     const char *text = args_text(values, "secret");
@@ -178,7 +178,8 @@ static int change_login(const struct arg_values *values, struct store_target *t,
         failure_set(f, "invalid", "secret: auth %s has no use for one", control_auth_name(t->auth));
         return ERR_INVALID;
     }
-    if (needs && !(text && text[0]) && (text || !t->has_secret || was != t->auth)) {
+    if (needs && !from_document && !(text && text[0]) &&
+        (text || !t->has_secret || was != t->auth)) {
         failure_set(f, "invalid", "secret: auth %s needs one", control_auth_name(t->auth));
         return ERR_INVALID;
     }
@@ -191,12 +192,12 @@ static int change_login(const struct arg_values *values, struct store_target *t,
         failure_set(f, "invalid", "secret: a password is one line of at most 1024 bytes");
         return ERR_INVALID;
     }
-    *has_change = text || (!needs && t->has_secret);
-    t->has_secret = needs;
+    *has_change = text || ((!needs || was != t->auth) && t->has_secret);
+    t->has_secret = text ? text[0] != '\0' : t->has_secret && !*has_change;
     return secret_set(secret, text ? text : "", text ? strlen(text) : 0) ? 0 : ERR_INVALID;
 }
 
-int control_target_change(const struct arg_values *values, bool whole_policy,
+int control_target_change(const struct arg_values *values, bool from_document,
                           struct store_target *t, struct secret *secret, bool *has_secret_change,
                           struct failure *f)
 {
@@ -215,11 +216,11 @@ int control_target_change(const struct arg_values *values, bool whole_policy,
     if (change_address(values, t, f) < 0 || (line && change_host_key(line, t, f) < 0))
         return ERR_INVALID;
     if (policy->is_set) {
-        if (control_policy_text(whole_policy ? NULL : t->policy, policy->json, policy_text, f) < 0)
+        if (control_policy_text(from_document ? NULL : t->policy, policy->json, policy_text, f) < 0)
             return ERR_INVALID;
         text_copy(t->policy, sizeof(t->policy), policy_text);
     }
-    return change_login(values, t, secret, has_secret_change, f);
+    return change_login(values, from_document, t, secret, has_secret_change, f);
 }
 
 /* For the event: what a target is now, without its secret. */

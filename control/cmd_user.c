@@ -67,6 +67,35 @@ static void reply_user(struct request *r, const char *name)
         control_reply_data(r, user_json(r, &user));
 }
 
+static bool collect_role_name(const struct store_role *role, void *arg)
+{
+    json_array_append_new(arg, json_string(role->name));
+    return true;
+}
+
+/* Is there such a role? Answers with the nearest when there is not. */
+static bool is_role(struct request *r, const char *role)
+{
+    const char *names[64], *nearest;
+    struct store_role found;
+    json_t *list;
+    size_t count;
+
+    if (!role || store_role_get(r->control->store, role, &found) == 0)
+        return true;
+    list = json_array();
+    (void)!store_roles(r->control->store, collect_role_name, list);
+    count = json_array_size(list) < 64 ? json_array_size(list) : 64;
+    for (size_t i = 0; i < count; i++)
+        names[i] = json_string_value(json_array_get(list, i));
+    nearest = text_nearest(role, names, count);
+    control_reply_error(r, "invalid", "role: there is no role %s%s%s%s", role,
+                        nearest ? "; did you mean " : ", see role ls", nearest ? nearest : "",
+                        nearest ? "?" : "");
+    json_decref(list);
+    return false;
+}
+
 /* ---- users ---- */
 
 struct user_rows {
@@ -238,6 +267,8 @@ void control_do_user_add(struct request *r)
         control_reply_error(r, "usage", "give a password or a password_hash, not both");
     } else if (store_user_get(r->control->store, name_arg(r), &user) == 0) {
         control_reply_error(r, "exists", "there is a user %s already", name_arg(r));
+    } else if (!is_role(r, args_text(args, "role"))) {
+        return;
     } else if (hash && control_hash_check(hash, &f) < 0) {
         control_reply_failure(r, &f);
     } else if (args_text(args, "password")) {
@@ -328,6 +359,8 @@ void control_do_user_set(struct request *r)
         control_reply_error(r, "usage", "say what to set: role, local_uid or locked");
         return;
     }
+    if (!is_role(r, role))
+        return;
     if (role)
         result = change_role(r, name, role);
     if (result == 0 && uid->is_set)
@@ -536,6 +569,10 @@ void control_do_role_rm(struct request *r)
 {
     int result = store_role_remove(r->control->store, name_arg(r));
 
+    if (result == ERR_INVALID) { /* nothing is wrong with the name */
+        control_reply_error(r, "failed", "%s", store_error(r->control->store));
+        return;
+    }
     if (result < 0) {
         control_reply_store(r, result, "cannot remove the role");
         return;

@@ -42,7 +42,7 @@ static const struct argument args_apply[] = {
 };
 
 static const struct argument args_backup[] = {
-    NEED_RANGE("path", ARG_TEXT, 1, 4095, "where to write the copy; must not exist"),
+    ARG_RANGE("path", ARG_TEXT, 1, 4095, "where the daemon writes it; default: into the reply"),
     END,
 };
 

@@ -65,7 +65,7 @@ struct caller {
     char name[NAME_MAX_LEN + 1];    /* the local account, "uid 1000" when it has no name */
     char user[NAME_MAX_LEN + 1];    /* the proxy user linked to it, "" for none */
     char author[NAME_MAX_LEN + 16]; /* as session_info.ended_by */
-    char why[128];                  /* refused: the sentence */
+    char why[192];                  /* refused: the sentence */
 };
 
 const char *control_access_name(enum control_access access);
@@ -283,9 +283,9 @@ MUST_CHECK int control_hash_check(const char *hash, struct failure *f);
 
 /* cmd_target.c, for apply and dump too. Rows of the values: type, address, account, auth, secret,
  * host_key, accept_new, policy. *t is the target as it is (name "" for a new one) and becomes what
- * the arguments make of it; *secret the new secret when *has_secret_change. whole_policy: what
- * `policy` does not name is unset. */
-MUST_CHECK int control_target_change(const struct arg_values *values, bool whole_policy,
+ * the arguments make of it; *secret the new secret when *has_secret_change. from_document: what
+ * `policy` does not name is unset, and a secret may be missing, since a dump holds none. */
+MUST_CHECK int control_target_change(const struct arg_values *values, bool from_document,
                                      struct store_target *t, struct secret *secret,
                                      bool *has_secret_change, struct failure *f);
 const char *control_auth_name(enum link_target_auth auth);

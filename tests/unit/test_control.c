@@ -31,7 +31,7 @@ static void ids_are_echoed_and_order_is_kept(void **state)
     json_t *line;
 
     say_line(f, e,
-             "{\"v\":1,\"id\":\"first\",\"command\":\"ping\"}\r\n\n"
+             "{\"v\":1,\"id\":\"first\",\"command\":\"ping\"}\r\n"
              "{\"v\":1,\"id\":2,\"command\":\"ping\",\"args\":null}\n"
              "{\"v\":1,\"id\":3,\"command\":\"ping\",\"args\":{}}");
     line = hear(f, e);
@@ -71,6 +71,7 @@ static void bad_lines_end_the_connection(void **state)
         const char *line, *message;
     } cases[] = {
         {"garbage", "JSON"},
+        {"", "JSON"},
         {"{\"v\":1,\"id\":1,\"command\":\"ping\"", "JSON"},
         {"[1]", "object"},
         {"\"text\"", "JSON"},

@@ -1,6 +1,8 @@
 /* What the commands do: sessions, users, targets, grants, records, the daemon, apply and dump. */
 #include "tests/unit/control_fixture.h"
 
+#include <dirent.h>
+
 #include "control/keys.h"
 
 /* ---- sessions ---- */
@@ -429,7 +431,8 @@ static void users_are_managed(void **state)
             "{\"name\":\"alice\",\"role\":\"admin\",\"password_hash\":\"" HASH_GOOD
             "\",\"local_uid\":1234,\"locked\":true}");
     must_fail(f, e, "user add", "{\"name\":\"alice\"}", "exists", "alice");
-    must_fail(f, e, "user add", "{\"name\":\"bob\",\"role\":\"opps\"}", "not_found", "opps");
+    must_fail(f, e, "user add", "{\"name\":\"bob\",\"role\":\"usr\"}", "invalid",
+              "did you mean user?");
     must_fail(f, e, "user add", "{\"name\":\"bob\",\"local_uid\":1234}", "exists", "linked");
     must_fail(f, e, "user show", "{\"name\":\"bob\"}", "not_found", "bob"); /* no half of him */
     must_fail(f, e, "user add", "{\"name\":\"b\",\"password\":\"x\",\"password_hash\":\"y\"}",
@@ -520,7 +523,7 @@ static void roles_are_managed(void **state)
     json_decref(data);
     must_do(f, e, "user add", "{\"name\":\"alice\",\"role\":\"ops\"}");
     must_fail(f, e, "role rm", "{\"name\":\"ops\"}", "busy", "in use");
-    must_fail(f, e, "role rm", "{\"name\":\"admin\"}", "invalid", "built in");
+    must_fail(f, e, "role rm", "{\"name\":\"admin\"}", "failed", "built in");
     must_do(f, e, "user rm", "{\"name\":\"alice\"}");
     must_do(f, e, "role rm", "{\"name\":\"ops\"}");
     must_fail(f, e, "role show", "{\"name\":\"ops\"}", "not_found", "ops");
@@ -717,6 +720,18 @@ static void recordings_are_listed(void **state)
 
 /* ---- the daemon ---- */
 
+static int files_in(const char *path)
+{
+    DIR *dir = opendir(path);
+    int count = 0;
+
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir));)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(dir);
+    return count;
+}
+
 static void the_daemon_is_governed(void **state)
 {
     struct fixture *f = *state;
@@ -746,6 +761,12 @@ static void the_daemon_is_governed(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     must_fail(f, e, "backup", args, "exists", "never overwrites");
+    data = must(f, e, "backup", "{}"); /* the same bytes in the reply, and nothing left behind */
+    assert_int_equal(json_array_size(data), (st.st_size + 48 * 1024 - 1) / (48 * 1024));
+    assert_int_equal(strncmp(text_of(json_array_get(data, 0), "data"), "U1FMaXRlIGZvcm1hdCAz", 20),
+                     0); /* "SQLite format 3" */
+    json_decref(data);
+    assert_int_equal(files_in(f->dir), 4); /* data, key, control.sock, copy.db */
     must_do(f, e, "target add",
             "{\"name\":\"t\",\"type\":\"ssh\",\"address\":\"h\",\"secret\":\"s\"}");
     data = must(f, e, "store rotate-key", "");
@@ -848,6 +869,31 @@ static void a_document_is_applied(void **state)
     hang_up(e);
 }
 
+/* A dump put into an empty store: everything but the secrets. */
+static void a_dump_restores(void **state)
+{
+    struct fixture *f = *state;
+    struct caller_end *e = meet(f);
+    char *dump;
+
+    expect_changes(f, e, DOCUMENT, "",
+                   "+roles:ops; +users:alice; +users:bob; +targets:web01; +grants:@ops *; "
+                   "+grants:bob web01");
+    dump = dumped(f, e);
+    expect_changes(f, e, "{\"roles\":[],\"users\":[],\"targets\":[],\"grants\":[]}",
+                   ",\"prune\":true",
+                   "-grants:@ops *; -grants:bob web01; -targets:web01; -users:alice; -users:bob; "
+                   "-roles:ops");
+    expect_changes(f, e, dump, "",
+                   "+roles:ops; +users:alice; +users:bob; +targets:web01; +grants:@ops *; "
+                   "+grants:bob web01");
+    expect_changes(f, e, dump, "", "");
+    assert_true(is_in_events(f, "its secret is missing"));
+    must_do(f, e, "target set", "{\"name\":\"web01\",\"secret\":\"again\"}");
+    free(dump);
+    hang_up(e);
+}
+
 static void a_document_changes_things(void **state)
 {
     struct fixture *f = *state;
@@ -890,7 +936,7 @@ static void a_bad_document_changes_nothing(void **state)
                        "{\"name\":\"k\",\"keys\":[\"rubbish\"]},"
                        "{\"name\":\"p\",\"password\":\"x\"}],"
                        "\"targets\":[{\"name\":\"t\"},{\"name\":\"u\",\"type\":\"ssh\","
-                       "\"address\":\"h\",\"auth\":\"password\"}],"
+                       "\"address\":\"h\",\"auth\":\"none\",\"secret\":\"x\"}],"
                        "\"grants\":[{\"subject\":\"carol\",\"target\":\"*\"},"
                        "{\"subject\":\"alice\",\"target\":\"web\"}],\"userz\":[]}}");
     static const char *const complaints[] = {
@@ -902,7 +948,7 @@ static void a_bad_document_changes_nothing(void **state)
         "users[5] \"k\": \"rubbish\" is no key type",
         "users[6] \"p\": no argument \"password\"",
         "targets[0] \"t\": a new target needs type and address",
-        "targets[1] \"u\": secret: auth password needs one",
+        "targets[1] \"u\": secret: auth none has no use for one",
         "grants[0] \"carol\": there is no user carol",
         "grants[1] \"alice\": there is no target web",
     };
@@ -951,6 +997,7 @@ int main(void)
         TEST(recordings_are_listed),
         TEST(the_daemon_is_governed),
         TEST(a_document_is_applied),
+        TEST(a_dump_restores),
         TEST(a_document_changes_things),
         TEST(a_bad_document_changes_nothing),
     };
