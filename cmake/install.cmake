@@ -46,7 +46,6 @@ string(REPLACE "/usr/sbin/sallyportd" "${CMAKE_INSTALL_FULL_SBINDIR}/sallyportd"
 file(WRITE ${CMAKE_BINARY_DIR}/sallyport.service "${unit}")
 install(FILES ${CMAKE_BINARY_DIR}/sallyport.service DESTINATION lib/systemd/system)
 install(FILES scripts/systemd/sallyport.sysusers DESTINATION lib/sysusers.d RENAME sallyport.conf)
-install(FILES scripts/systemd/sallyport.tmpfiles DESTINATION lib/tmpfiles.d RENAME sallyport.conf)
 
 install(FILES proxy.conf.example DESTINATION ${CMAKE_INSTALL_DOCDIR})
 # The example is a valid configuration that says nothing but defaults. One that exists is kept.

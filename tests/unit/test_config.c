@@ -156,7 +156,7 @@ static void test_empty_file_gives_the_defaults_of_the_contract(void **state)
     assert_string_equal(c->run_dir, "/run/sallyport");
     assert_string_equal(c->user, "sallyport");
     assert_string_equal(c->relay_user, "sallyport-relay");
-    assert_string_equal(c->store_key, "/etc/sallyport/store.key");
+    assert_string_equal(c->store_key, "/etc/sallyport/keys/store.key");
     assert_int_equal(c->log, LOG_SINK_STDERR);
     assert_int_equal(c->log_level, LOG_LEVEL_INFO);
     assert_int_equal(c->shutdown_grace_s, 30);
@@ -183,6 +183,8 @@ static void test_empty_file_gives_the_defaults_of_the_contract(void **state)
     assert_int_equal(c->max_unauthenticated_per_source, 20);
     assert_int_equal(c->auth_attempts, 6);
     assert_int_equal(c->key_offers, 20);
+    assert_int_equal(c->source_failures, 10);
+    assert_int_equal(c->source_block_s, 60);
     assert_int_equal(c->policy.channels, 10);
     assert_string_equal(c->recording_dir, "/var/lib/sallyport/recordings");
     assert_int_equal(c->recording_min_free, 256 * 1024 * 1024);

@@ -51,8 +51,8 @@ static const struct option rows[] = {
      1, 32, NULL, config_check_account,
      "The system user that relays, one process a connection, run as when the daemon is started by "
      "root. It must own no file and must not be the same as user."},
-    {"proxy", "store_key", OPTION_PATH, OPTION_ONCE, MEMBER(store_key), "/etc/sallyport/keys/store.key",
-     NULL, 1, 3000, NULL, NULL,
+    {"proxy", "store_key", OPTION_PATH, OPTION_ONCE, MEMBER(store_key),
+     "/etc/sallyport/keys/store.key", NULL, 1, 3000, NULL, NULL,
      "The file with the key that encrypts the targets' secrets in the store; made at the first "
      "start. Keep it outside data_dir, so that a copy of data_dir alone discloses no secret."},
     {"proxy", "log", OPTION_CHOICE, OPTION_ONCE, MEMBER(log), "stderr", NULL,
@@ -131,14 +131,14 @@ static const struct option rows[] = {
     {"limits", "key_offers", OPTION_COUNT, OPTION_RELOAD, MEMBER(key_offers), "20", NULL,
      1, 1000, NULL, NULL,
      "Public keys that a client may offer on one connection without signing."},
-
     {"limits", "source_failures", OPTION_COUNT, OPTION_RELOAD, MEMBER(source_failures), "10", NULL,
      0, 1000000, NULL, NULL,
      "Failed logins after which an address (IPv6: a /64) is refused for a while; nobody else is, "
      "and no account is locked. 0 is no limit."},
     {"limits", "source_block", OPTION_DURATION, OPTION_RELOAD, MEMBER(source_block_s), "1m", NULL,
-     1, 86400, NULL, NULL,
+     1, SECONDS_DAY, NULL, NULL,
      "How long it takes until all failures of an address are forgotten."},
+
     {"recording", "dir", OPTION_PATH, OPTION_ONCE | OPTION_DERIVED, MEMBER(recording_dir), "", NULL,
      1, 3000, NULL, NULL,
      "The folder of recordings. The default is recordings in data_dir."},
