@@ -338,6 +338,15 @@ void channel_sweep(struct session *s)
     }
 }
 
+/* Let go without a word: an SSH_MSG_CHANNEL_CLOSE before the SSH_MSG_DISCONNECT makes a client
+ * leave before it has read why. libssh frees the channels with their session. */
+static void forget_half(struct half *h)
+{
+    if (h->ssh)
+        (void)ssh_remove_channel_callbacks(h->ssh, &h->callbacks);
+    h->ssh = NULL;
+}
+
 void channel_detach(struct session *s, const struct leg *leg)
 {
     struct channel *c;
@@ -345,9 +354,9 @@ void channel_detach(struct session *s, const struct leg *leg)
     TAILQ_FOREACH (c, &s->channels, link) {
         if (leg == &s->user) {
             request_clear(c);
-            release_half(&c->user);
+            forget_half(&c->user);
         } else {
-            release_half(&c->target);
+            forget_half(&c->target);
         }
     }
 }

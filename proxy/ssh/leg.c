@@ -241,6 +241,23 @@ bool leg_keepalive(struct leg *leg, uint32_t count)
     return true;
 }
 
+void leg_ask(struct leg *leg)
+{
+    if (leg->state != LEG_UP)
+        return;
+    leg->asked_bytes = leg->io->received;
+    if (leg->is_probing)
+        ssh_send_keepalive(leg->ssh); /* takes the answer to the last one */
+    ssh_send_keepalive(leg->ssh);
+    leg->is_probing = true;
+    leg_settle(leg);
+}
+
+bool leg_has_answered(const struct leg *leg)
+{
+    return leg->state != LEG_UP || leg->io->received != leg->asked_bytes;
+}
+
 void leg_set_user_timeout(struct leg *leg, uint32_t ms)
 {
     if (leg->fd >= 0)

@@ -48,7 +48,8 @@ struct leg {
     uint64_t seen_bytes; /* io->received at the last keep-alive */
     uint32_t unanswered; /* keep-alives in a row without a byte from the peer */
     bool is_probing;
-    char error[200]; /* libssh's words, for the log and for sentences */
+    uint64_t asked_bytes; /* io->received at leg_ask() */
+    char error[200];      /* libssh's words, for the log and for sentences */
     void (*wake)(void *arg);
     void *arg;
 };
@@ -74,6 +75,10 @@ uint32_t leg_room(const struct leg *leg);
 /* One keep-alive interval passed: probes a silent peer. Returns false when `count` went by without
  * an answer. */
 MUST_CHECK bool leg_keepalive(struct leg *leg, uint32_t count);
+/* Ask the peer, logged in and with a channel, for a sign of life now; was there one since? A peer
+ * that answers has handled what was sent before. */
+void leg_ask(struct leg *leg);
+bool leg_has_answered(const struct leg *leg);
 void leg_set_user_timeout(struct leg *leg, uint32_t ms);
 
 /* Say SSH_MSG_DISCONNECT with text; every channel of libssh's is gone after this. The socket stays

@@ -21,6 +21,7 @@
 #define RELAX_MS    15000 /* without keep-alives: how often memory is looked at */
 #define DRAIN_MS    2000  /* for what a vanished target still had said */
 #define FLUSH_MS    600   /* of the end: for notices to leave */
+#define SHOW_MS     50    /* of the end: for the client to show them, at least */
 #define LINGER_MS   250   /* of the end: for the peer to close first */
 #define RELAX_QUIET 4096  /* bytes between two looks that count as nothing */
 
@@ -192,6 +193,30 @@ static void begin_ending(struct session *s, int64_t now_ms)
         record_close(c);
 }
 
+/*
+ * A client acts on SSH_MSG_DISCONNECT before it has shown output that came in the same read: so the
+ * last words go ahead, with a question behind them that the client answers when it has handled
+ * them. True when the goodbye may follow.
+ */
+static bool has_shown(struct session *s, int64_t now_ms)
+{
+    struct ending *e = &s->ending;
+
+    if (now_ms >= e->flush_by_ms)
+        return true;
+    if (leg_has_unsent(&s->user))
+        return false;
+    if (TAILQ_EMPTY(&s->channels)) /* nothing to show; before the login a question is an error */
+        return true;
+    if (!e->has_asked) {
+        e->has_asked = true;
+        e->show_by_ms = now_ms + SHOW_MS;
+        leg_ask(&s->user);
+        session_want_timer(s, e->show_by_ms);
+    }
+    return leg_has_answered(&s->user) && (now_ms >= e->show_by_ms || s->user.state != LEG_UP);
+}
+
 static void say_bye(struct session *s, int64_t now_ms)
 {
     struct ending *e = &s->ending;
@@ -213,7 +238,7 @@ static void step_ending(struct session *s, int64_t now_ms)
     if (!e->has_begun)
         begin_ending(s, now_ms);
     leg_settle(&s->user);
-    if (!e->has_said && (!leg_has_unsent(&s->user) || now_ms >= e->flush_by_ms))
+    if (!e->has_said && has_shown(s, now_ms))
         say_bye(s, now_ms);
     if (!e->has_said) {
         session_want_timer(s, e->flush_by_ms);

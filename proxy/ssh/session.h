@@ -162,8 +162,9 @@ struct ending {
     char text[SESSION_TEXT_MAX];
     char sentence[SENTENCE_MAX]; /* what the user is told; "" for nothing */
     bool has_begun;              /* notices are written */
+    bool has_asked;              /* has the client shown what was written? */
     bool has_said;               /* SSH_MSG_DISCONNECT is out */
-    int64_t flush_by_ms, close_by_ms;
+    int64_t flush_by_ms, show_by_ms, close_by_ms;
 };
 
 struct session {
