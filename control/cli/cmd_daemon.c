@@ -1,8 +1,7 @@
 /*
- * The daemon itself: status, reload, drain, shutdown, backup, key rotation; and its event log.
+ * The daemon itself: status, reload, drain, shutdown, key rotation; and its event log.
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,44 +112,6 @@ int cmd_shutdown(struct cli *cli)
         cli_say("Shutting down in %s; the users are told.", in);
     else
         cli_say("Shutting down.");
-    return rc;
-}
-
-/* The daemon writes the copy, and its working directory is not ours. */
-static char *absolute(const char *path)
-{
-    char here[PATH_MAX], *whole = NULL;
-
-    if (*path == '/')
-        return strdup(path);
-    if (!getcwd(here, sizeof(here)) || asprintf(&whole, "%s/%s", here, path) < 0)
-        return NULL;
-    return whole;
-}
-
-int cmd_backup(struct cli *cli)
-{
-    char *path = absolute(cli_operand(cli, 0));
-    json_t *data;
-    int rc;
-
-    if (!path) {
-        cli_error("cannot tell where %s is: %s", cli_operand(cli, 0), strerror(errno));
-        return CLI_FAILED;
-    }
-    rc = cli_call(cli, "backup", json_pack("{s:s}", "path", path), &data);
-    if (rc == CLI_DONE) {
-        if (cli->format == FORMAT_JSON || cli->format == FORMAT_JSONL)
-            output_json(cli, data);
-        else
-            cli_say("%s: %" JSON_INTEGER_FORMAT " bytes, written by the daemon. Keep the store's "
-                    "key file too: without it the secrets in the copy cannot be read.",
-                    path, json_integer_value(json_object_get(data, "bytes")));
-        json_decref(data);
-    } else if (rc == CLI_FAILED) {
-        cli_say("The daemon writes the copy, as its own user: FILE must be where it may write.");
-    }
-    free(path);
     return rc;
 }
 

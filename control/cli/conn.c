@@ -228,7 +228,9 @@ static int reply_line(const json_t *line, int64_t id, json_t **reply, struct con
     return json_is_true(json_object_get(line, "ok")) ? 0 : 1;
 }
 
-int conn_reply(struct conn *c, int64_t id, json_t **reply, struct conn_error *e)
+/* Lines until the reply is whole (0), or, when pages are wanted, has rows (1). */
+static int read_lines(struct conn *c, int64_t id, bool is_paged, json_t **reply,
+                      struct conn_error *e)
 {
     int rc;
 
@@ -245,8 +247,18 @@ int conn_reply(struct conn *c, int64_t id, json_t **reply, struct conn_error *e)
             rc = reply_line(line, id, reply, e);
             json_decref(line);
         }
-    } while (rc > 0);
+    } while (rc > 0 && !(is_paged && *reply));
     if (rc == 0 && !*reply)
         *reply = json_object();
     return rc;
+}
+
+int conn_reply(struct conn *c, int64_t id, json_t **reply, struct conn_error *e)
+{
+    return read_lines(c, id, false, reply, e);
+}
+
+int conn_page(struct conn *c, int64_t id, json_t **reply, struct conn_error *e)
+{
+    return read_lines(c, id, true, reply, e);
 }

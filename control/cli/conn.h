@@ -54,5 +54,7 @@ bool conn_has_line(struct conn *c);
  * went away; *reply then holds the rows that came before, or NULL.
  */
 MUST_CHECK int conn_reply(struct conn *c, int64_t id, json_t **reply, struct conn_error *e);
+/* The same, page by page, for what is too long to hold: 1 when *reply has rows and more follow. */
+MUST_CHECK int conn_page(struct conn *c, int64_t id, json_t **reply, struct conn_error *e);
 
 #endif
