@@ -116,13 +116,13 @@ static int unreachable(const struct cli *cli, const struct conn_error *e)
     switch (e->system) {
     case ENOENT:
     case ENOTDIR:
-        cli_error("no daemon at %s (no such socket)", path);
+        cli_error("no sallyportd at %s (no such socket)", path);
         break;
     case ECONNREFUSED:
         if (stat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
             cli_error("%s is not a socket", path);
         else
-            cli_error("the daemon of %s is not running (nobody listens on the socket)", path);
+            cli_error("the sallyportd of %s is not running (nobody listens on the socket)", path);
         break;
     case EACCES:
     case EPERM:
@@ -141,10 +141,12 @@ static int unreachable(const struct cli *cli, const struct conn_error *e)
 
 int cli_report(const struct cli *cli, int error, const struct conn_error *e)
 {
+    if (strcmp(e->code, "not_permitted") == 0) {
+        cli_error("not permitted: %s", e->message ? e->message : "ask an admin");
+        return CLI_NOT_PERMITTED;
+    }
     if (e->code[0]) {
         cli_error("%s", e->message ? e->message : e->code);
-        if (strcmp(e->code, "not_permitted") == 0)
-            return CLI_NOT_PERMITTED;
         if (strcmp(e->code, "usage") == 0 || strcmp(e->code, "invalid") == 0)
             return CLI_USAGE;
         return CLI_FAILED;
