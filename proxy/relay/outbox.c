@@ -111,12 +111,17 @@ static void drop_older(struct outbox *o, const struct outbox_item *newer)
 static void limit_latest(struct outbox *o)
 {
     size_t said = 0;
-    struct outbox_item *item;
+    struct outbox_item *item, *first = NULL;
 
-    TAILQ_FOREACH (item, &o->items, entry)
-        said += item->kind == OUTBOX_LATEST && item->is_sent;
-    if (said > OUTBOX_LATEST_MAX)
-        drop(o, oldest(o, OUTBOX_LATEST, true));
+    TAILQ_FOREACH (item, &o->items, entry) {
+        if (item->kind != OUTBOX_LATEST || !item->is_sent)
+            continue;
+        if (!first)
+            first = item;
+        said++;
+    }
+    if (first && said > OUTBOX_LATEST_MAX)
+        drop(o, first);
 }
 
 int outbox_put(struct outbox *o, const struct link_message *m, enum outbox_kind kind)
