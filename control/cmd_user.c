@@ -565,19 +565,73 @@ void control_do_role_set(struct request *r)
         control_reply_error(r, "usage", "say what to set: policy");
 }
 
+struct role_uses {
+    const char *role;
+    char user[NAME_MAX_LEN + 1]; /* one who has it, "" for none */
+    json_t *grants;              /* ids of grants to it */
+};
+
+static bool see_user_of_role(const struct store_user *u, void *arg)
+{
+    struct role_uses *uses = arg;
+
+    if (strcmp(u->role, uses->role) != 0)
+        return true;
+    text_copy(uses->user, sizeof(uses->user), u->name);
+    return false;
+}
+
+static bool see_grant_to_role(const struct store_grant *g, void *arg)
+{
+    struct role_uses *uses = arg;
+
+    if (g->subject[0] == '@' && !strcmp(g->subject + 1, uses->role))
+        json_array_append_new(uses->grants, json_integer((json_int_t)g->id));
+    return true;
+}
+
+/* A role that nobody has: its grants go with it, as a user's do with him. */
+static int remove_role(struct request *r, const struct role_uses *uses)
+{
+    struct store *store = r->control->store;
+    json_t *id;
+    size_t i;
+
+    json_array_foreach(uses->grants, i, id)
+    {
+        int result = store_grant_remove(store, (uint64_t)json_integer_value(id));
+        if (result < 0)
+            return result;
+        control_event(r, "grant-rm", "", 0, "grant %lld: @%s", (long long)json_integer_value(id),
+                      uses->role);
+    }
+    return store_role_remove(store, uses->role);
+}
+
 void control_do_role_rm(struct request *r)
 {
-    int result = store_role_remove(r->control->store, name_arg(r));
+    struct role_uses uses = {.role = name_arg(r), .grants = json_array()};
+    struct store *store = r->control->store;
+    struct store_role role;
+    int result = store_role_get(store, uses.role, &role);
 
-    if (result == ERR_INVALID) { /* nothing is wrong with the name */
-        control_reply_error(r, "failed", "%s", store_error(r->control->store));
-        return;
-    }
-    if (result < 0) {
+    if (result == 0)
+        result = store_users(store, see_user_of_role, &uses);
+    if (result == 0)
+        result = store_grants(store, see_grant_to_role, &uses);
+    if (result == 0 && role.is_builtin) {
+        control_reply_error(r, "failed", "the role %s is built in and stays", uses.role);
+    } else if (result == 0 && uses.user[0]) {
+        control_reply_error(r, "busy",
+                            "the role %s is in use, by %s for one; give its users another role "
+                            "first",
+                            uses.role, uses.user);
+    } else if (result < 0 || (result = remove_role(r, &uses)) < 0) {
         control_reply_store(r, result, "cannot remove the role");
-        return;
+    } else {
+        control_event(r, "role-rm", "", 0, "role %s", uses.role);
+        control_reply_data(r, json_object());
+        control_access_changed(r);
     }
-    control_event(r, "role-rm", "", 0, "role %s", name_arg(r));
-    control_reply_data(r, json_object());
-    control_access_changed(r);
+    json_decref(uses.grants);
 }

@@ -525,7 +525,11 @@ static void roles_are_managed(void **state)
     must_fail(f, e, "role rm", "{\"name\":\"ops\"}", "busy", "in use");
     must_fail(f, e, "role rm", "{\"name\":\"admin\"}", "failed", "built in");
     must_do(f, e, "user rm", "{\"name\":\"alice\"}");
+    must_do(f, e, "grant add", "{\"subject\":\"@ops\",\"target\":\"*\"}");
     must_do(f, e, "role rm", "{\"name\":\"ops\"}");
+    data = must(f, e, "grant ls", "");
+    assert_int_equal(json_array_size(data), 0);
+    json_decref(data);
     must_fail(f, e, "role show", "{\"name\":\"ops\"}", "not_found", "ops");
     hang_up(e);
 }
