@@ -54,6 +54,6 @@ install(CODE "
   if(EXISTS \"\${conf}\")
     message(STATUS \"Kept: \${conf}\")
   else()
-    file(INSTALL \"${CMAKE_SOURCE_DIR}/proxy.conf.example\" DESTINATION
-      \"\$ENV{DESTDIR}/etc/sallyport\" RENAME proxy.conf)
+    file(INSTALL \"${CMAKE_SOURCE_DIR}/proxy.conf.example\" DESTINATION \"/etc/sallyport\"
+      RENAME proxy.conf) # puts DESTDIR in front by itself
   endif()")

@@ -75,6 +75,4 @@ for name in "${trees[@]}"; do
     echo "subdirs(\"$build/test-$name\")"
 done >"$build/test/CTestTestfile.cmake"
 cd "$build/test"
-export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=1}
-export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
 exec ctest --output-on-failure --parallel "$jobs" "$@"
