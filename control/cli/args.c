@@ -253,46 +253,53 @@ static const char *nearest_word(const char *typed, char names[NAMES_MAX][OPTION_
     return text_nearest(typed, list, count);
 }
 
+/* How many of the typed words exist, one behind the other. prefix becomes those, names what may
+ * come next. */
+static size_t follow_words(const struct parser *p, const int at[WORDS_MAX], size_t count,
+                           char *prefix, size_t prefix_len, char names[NAMES_MAX][OPTION_MAX],
+                           size_t *name_count)
+{
+    size_t known = 0, used = 0;
+
+    *name_count = next_words("", names);
+    while (known < count) {
+        const char *typed = p->argv[at[known]];
+        size_t i = 0;
+        while (i < *name_count && strcmp(names[i], typed) != 0)
+            i++;
+        if (i == *name_count)
+            break;
+        used +=
+            (size_t)snprintf(prefix + used, prefix_len - used, "%s%s", known ? " " : "", names[i]);
+        known++;
+        *name_count = next_words(prefix, names);
+    }
+    return known;
+}
+
 /* No command fits: say which words there are, or which one was meant. ERR_AGAIN when the words are
  * right and only lack the next. */
 static int explain_words(const struct parser *p, const int at[WORDS_MAX], size_t count)
 {
-    char names[NAMES_MAX][OPTION_MAX], list[1024] = "", shown[256], prefix[128] = "";
-    size_t known = 0, n = next_words("", names);
+    char names[NAMES_MAX][OPTION_MAX], list[1024] = "", shown[256], prefix[256] = "";
+    size_t n, known = follow_words(p, at, count, prefix, sizeof(prefix), names, &n);
+    const char *typed = known < count ? p->argv[at[known]] : "", *near = NULL;
+    const char *blank = known ? " " : "";
 
-    while (known < count) { /* follow the words that do exist */
-        size_t i = 0;
-        while (i < n && strcmp(names[i], p->argv[at[known]]) != 0)
-            i++;
-        if (i == n)
-            break;
-        if (known)
-            strncat(prefix, " ", sizeof(prefix) - strlen(prefix) - 1);
-        strncat(prefix, names[i], sizeof(prefix) - strlen(prefix) - 1);
-        known++;
-        n = next_words(prefix, names);
+    for (size_t i = 0, len = 0; i < n && len < sizeof(list); i++)
+        len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s", i ? ", " : "", names[i]);
+    if (known == count) {
+        fail(p, "\"%s\" needs a word more: %s", prefix, list);
+        return ERR_AGAIN;
     }
-    if (known < count) {
-        const char *typed = p->argv[at[known]];
-        const char *near =
-            nearest_word(typed, names, known ? n : add_shortcuts(names, n), known == 0);
-        text_escape(shown, sizeof(shown), typed, strlen(typed));
-        if (near) {
-            fail(p, "no command \"%s%s%s\" (did you mean \"%s%s%s\"?)", prefix, known ? " " : "",
-                 shown, prefix, known ? " " : "", near);
-            return ERR_INVALID;
-        }
-    }
-    for (size_t i = 0; i < n; i++) {
-        size_t len = strlen(list);
-        snprintf(list + len, sizeof(list) - len, "%s%s", i ? ", " : "", names[i]);
-    }
-    if (known < count) {
-        fail(p, "no command \"%s%s%s\"; there are %s", prefix, known ? " " : "", shown, list);
-        return ERR_INVALID;
-    }
-    fail(p, "\"%s\" needs a word more: %s", prefix, list);
-    return ERR_AGAIN;
+    text_escape(shown, sizeof(shown), typed, strlen(typed));
+    near = nearest_word(typed, names, known ? n : add_shortcuts(names, n), known == 0);
+    if (near)
+        fail(p, "no command \"%s%s%s\" (did you mean \"%s%s%s\"?)", prefix, blank, shown, prefix,
+             blank, near);
+    else
+        fail(p, "no command \"%s%s%s\"; there are %s", prefix, blank, shown, list);
+    return ERR_INVALID;
 }
 
 /* ---- options and operands ---- */

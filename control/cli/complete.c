@@ -232,17 +232,58 @@ static const struct cli_option *open_option(const struct cli_command *command, c
     return NULL;
 }
 
+/* "--status=act": the value, with the option in front of each candidate again. */
+static void option_value(struct cli *cli, const char *typed, const char *equals)
+{
+    char name[64], whole[72];
+    const struct cli_option *o;
+
+    snprintf(name, sizeof(name), "%.*s", (int)(equals - typed), typed);
+    snprintf(whole, sizeof(whole), "%s=", name);
+    o = open_option(cli->args.command, name);
+    head = whole;
+    by_kind(cli, equals + 1, o && o->choices ? o->choices : "");
+    head = "";
+}
+
+static void operand_words(struct cli *cli, const char *typed)
+{
+    const struct cli_command *c = cli->args.command;
+    size_t place = cli->args.operand_count;
+    char kind[64];
+
+    operand_kind(c->complete, place, kind, sizeof(kind));
+    if (c->run == cmd_help)
+        command_words(cli->args.operands, place, typed);
+    else if (place < c->operands_max)
+        by_kind(cli, typed, kind);
+}
+
+static void complete_word(struct cli *cli, const char *before, const char *typed)
+{
+    const struct cli_option *o = open_option(cli->args.command, before);
+    const char *equals = strncmp(typed, "--", 2) == 0 ? strchr(typed, '=') : NULL;
+
+    if (o)
+        by_kind(cli, typed, o->choices ? o->choices : "");
+    else if (equals)
+        option_value(cli, typed, equals);
+    else if (*typed == '-')
+        option_words(cli->args.command, typed);
+    else if (cli->args.command)
+        operand_words(cli, typed);
+    else
+        command_words(cli->args.operands, cli->args.operand_count, typed);
+}
+
 int cli_complete(struct cli *cli, int argc, const char *const *argv)
 {
-    const char *line[WORDS_MAX] = {"sallyctl"}, *last = argc > 0 ? argv[argc - 1] : "";
-    const char *before = argc > 1 ? argv[argc - 2] : NULL, *equals;
-    const struct cli_option *o;
-    char err[1024], kind[64];
+    const char *line[WORDS_MAX] = {"sallyctl"};
+    char err[1024];
     int count = 1;
 
     for (int i = 0; i < argc - 1 && count < WORDS_MAX; i++)
         line[count++] = argv[i];
-    o = NULL;
     /* an unfinished line does not parse, but tells its command and options up to there */
     if (cli_args_parse(&cli->args, count, line, err, sizeof(err)) == ERR_MEMORY)
         return CLI_FAILED;
@@ -251,30 +292,7 @@ int cli_complete(struct cli *cli, int argc, const char *const *argv)
         cli->socket_path = getenv("SALLYPORT_SOCKET");
     if (!cli->socket_path)
         cli->socket_path = CLI_DEFAULT_SOCKET;
-    o = open_option(cli->args.command, before);
-    equals = strncmp(last, "--", 2) == 0 ? strchr(last, '=') : NULL;
-    if (o) {
-        by_kind(cli, last, o->choices ? o->choices : "");
-    } else if (equals) {
-        char name[64], whole[72];
-        snprintf(name, sizeof(name), "%.*s", (int)(equals - last), last);
-        snprintf(whole, sizeof(whole), "%s=", name);
-        head = whole;
-        o = open_option(cli->args.command, name);
-        by_kind(cli, equals + 1, o && o->choices ? o->choices : "");
-        head = "";
-    } else if (*last == '-') {
-        option_words(cli->args.command, last);
-    } else if (cli->args.command) {
-        size_t place = cli->args.operand_count;
-        operand_kind(cli->args.command->complete, place, kind, sizeof(kind));
-        if (strcmp(cli->args.command->words, "help") == 0)
-            command_words(cli->args.operands, place, last);
-        else if (place < cli->args.command->operands_max)
-            by_kind(cli, last, kind);
-    } else {
-        command_words(cli->args.operands, cli->args.operand_count, last);
-    }
+    complete_word(cli, argc > 1 ? argv[argc - 2] : NULL, argc > 0 ? argv[argc - 1] : "");
     if (cli->is_connected)
         conn_close(&cli->conn);
     cli_args_finish(&cli->args);
