@@ -11,8 +11,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include <sallyport/log.h>
+#include <sallyport/clock.h>
 #include <sallyport/text.h>
+
+#define ADMIN_GROUP_MS 5000
 
 const char *control_access_name(enum control_access access)
 {
@@ -53,17 +55,20 @@ static bool is_refused_uid(const struct control *c, uid_t uid)
     return false;
 }
 
-/* The group may be made while the daemon runs: asked again until it is there. */
+/* The group may be made while the daemon runs: asked again, now and then, until it is there. */
 static bool admin_gid(struct control *c, gid_t *gid)
 {
     struct group entry, *found = NULL;
+    int64_t now_ms = clock_mono_ms();
     char scratch[16384];
 
-    if (!c->has_admin_gid && c->admin_group &&
+    if (!c->has_admin_gid && c->admin_group && now_ms >= c->admin_gid_again_ms &&
         getgrnam_r(c->admin_group, &entry, scratch, sizeof(scratch), &found) == 0 && found) {
         c->admin_gid = found->gr_gid;
         c->has_admin_gid = true;
     }
+    if (!c->has_admin_gid && now_ms >= c->admin_gid_again_ms)
+        c->admin_gid_again_ms = now_ms + ADMIN_GROUP_MS;
     *gid = c->admin_gid;
     return c->has_admin_gid;
 }
@@ -124,6 +129,7 @@ static void access_of_user(const struct store_user *user, struct caller *out)
 
 void control_caller_of(struct control *c, const struct peer *peer, struct caller *out)
 {
+    const struct caller was = *out;
     struct store_user user;
     int found;
 
@@ -132,7 +138,10 @@ void control_caller_of(struct control *c, const struct peer *peer, struct caller
         refuse(out, "gates and relays have no business here");
         return;
     }
-    name_of_uid(peer->uid, out->name, sizeof(out->name));
+    if (was.name[0] && was.uid == peer->uid) /* the name service may be slow: asked once */
+        text_copy(out->name, sizeof(out->name), was.name);
+    else
+        name_of_uid(peer->uid, out->name, sizeof(out->name));
     found = store_user_by_uid(c->store, (int64_t)peer->uid, &user);
     if (found == 0)
         text_copy(out->user, sizeof(out->user), user.name);

@@ -21,8 +21,9 @@
 
 #include <sallyport/log.h>
 
-#define LINES_A_TURN 16 /* then others get their turn */
-#define PAGES_A_TURN 4
+#define LINES_A_TURN   16 /* then others get their turn */
+#define PAGES_A_TURN   4
+#define WARNINGS_A_MIN 30
 
 /* Requests whose client went away while the daemon works for them. A list so that a server that
  * goes away can tell them. */
@@ -80,13 +81,16 @@ size_t control_client_queued(const struct control_client *client)
 
 static void put_line(struct control_client *client, struct evbuffer *out, json_t *line)
 {
+    static struct log_limit drops;
+
     if (!line || json_dump_callback(line, dump_to_evbuffer, out, JSON_COMPACT) < 0 ||
         evbuffer_add(out, "\n", 1) < 0) {
         log_warn("control out of memory for a reply uid=%u", (unsigned)client->peer.uid);
         control_client_kill(client);
     } else if (!client->is_closing && control_client_queued(client) > CONTROL_OUTPUT_MAX) {
-        log_warn("control client dropped reason=slow uid=%u pid=%d", (unsigned)client->peer.uid,
-                 (int)client->peer.pid);
+        if (log_limit_allows(&drops, WARNINGS_A_MIN, "slow control clients"))
+            log_warn("control client dropped reason=slow uid=%u pid=%d", (unsigned)client->peer.uid,
+                     (int)client->peer.pid);
         control_client_close(client, "full",
                              "more than 4 MiB were waiting to be read; connect again");
     }
@@ -238,11 +242,14 @@ static bool advance(struct control_client *client)
 
 static bool is_permitted(struct control_client *client, struct request *r)
 {
+    static struct log_limit refusals;
     const struct command *command = r->parsed.command;
 
     if (!command || client->caller.access >= command->access)
         return true;
-    log_warn("control refused uid=%u command=\"%s\"", (unsigned)client->peer.uid, command->words);
+    if (log_limit_allows(&refusals, WARNINGS_A_MIN, "commands not permitted"))
+        log_warn("control refused uid=%u command=\"%s\"", (unsigned)client->peer.uid,
+                 command->words);
     control_reply_error(r, "not_permitted", "%s needs %s access; you have %s", command->words,
                         control_access_name(command->access),
                         control_access_name(client->caller.access));

@@ -649,7 +649,7 @@ static void act_on_id(struct request *r, uint64_t id, act_fn act, json_t *rows)
 
 static void act_on_ids(struct request *r, json_t *ids, act_fn act, json_t *rows)
 {
-    json_t *item;
+    json_t *item, *seen;
     size_t i;
     uint64_t id = 0;
 
@@ -658,11 +658,19 @@ static void act_on_ids(struct request *r, json_t *ids, act_fn act, json_t *rows)
             act_on_id(r, id, act, rows);
         return;
     }
+    seen = json_object();
     json_array_foreach(ids, i, item)
     {
-        if (arg_id(item, &id))
-            act_on_id(r, id, act, rows);
+        char key[24];
+        if (!arg_id(item, &id))
+            continue;
+        snprintf(key, sizeof(key), "%llu", (unsigned long long)id);
+        if (json_object_get(seen, key))
+            continue; /* once is enough, and leaves one event */
+        json_object_set_new(seen, key, json_true());
+        act_on_id(r, id, act, rows);
     }
+    json_decref(seen);
 }
 
 /* Copied first: ending a session changes the tracker's list. */

@@ -71,7 +71,8 @@ struct caller {
 const char *control_access_name(enum control_access access);
 /* The peer of a connected UNIX socket. */
 MUST_CHECK int control_peer_of(int fd, struct peer *out);
-/* Decide; looks at the store, so call it outside the store's callbacks. */
+/* Decide; looks at the store, so call it outside the store's callbacks. *out is zeros or what an
+ * earlier call said. */
 void control_caller_of(struct control *c, const struct peer *peer, struct caller *out);
 bool control_is_uncounted(const struct control *c, uid_t uid); /* root, owner: no cap by uid */
 
@@ -229,6 +230,7 @@ struct control {
     char *admin_group;
     gid_t admin_gid;
     bool has_admin_gid;
+    int64_t admin_gid_again_ms; /* when to ask for the group again */
     uid_t owner_uid;
     uid_t *refused_uids;
     size_t refused_uid_count;

@@ -137,8 +137,8 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 {
     static struct log_limit refusals;
     struct control *c = arg;
+    struct caller caller = {0};
     struct peer peer;
-    struct caller caller;
 
     (void)listener;
     (void)address;

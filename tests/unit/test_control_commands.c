@@ -179,7 +179,7 @@ static void sessions_are_ended(void **state)
     begin_session(f, "bob", "web01");
     begin_session(f, "bob", "db01");
     end_session(f, 3);
-    expect_results(f, e, "session end", "{\"ids\":[2,\"3\",77],\"dry_run\":true}",
+    expect_results(f, e, "session end", "{\"ids\":[2,\"3\",77,\"2\"],\"dry_run\":true}",
                    "2=would-end 3=already-ended 77=not-found");
     assert_int_equal(f->ends, 0);
     expect_results(f, e, "session end", "{\"ids\":\"2\",\"reason\":\"maintenance\"}", "2=ended");

@@ -5,11 +5,13 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "control/address.h"
 #include "control/args.h"
+#include "control/control_priv.h"
 #include "control/keys.h"
 #include "tracker/location.h"
 
@@ -296,13 +298,42 @@ static void addresses_have_a_class(void **state)
     assert_string_equal(location_of(NULL), "");
 }
 
+/* Every command and every argument of the table stands in PROTOCOL.md, as `word`. */
+static void the_page_and_the_table_agree(void **state)
+{
+    static char page[256 * 1024];
+    FILE *file = fopen(SALLYPORT_SOURCE_DIR "/control/PROTOCOL.md", "re");
+    const struct command *table;
+    size_t count, len;
+
+    (void)state;
+    assert_non_null(file);
+    len = fread(page, 1, sizeof(page) - 1, file);
+    assert_true(len > 0 && len < sizeof(page) - 1);
+    page[len] = '\0';
+    fclose(file);
+    table = control_command_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        char word[80], *row;
+        snprintf(word, sizeof(word), "`%s`", table[i].words);
+        row = strstr(page, word);
+        if (!row)
+            fail_msg("no %s in PROTOCOL.md", word);
+        for (const struct argument *a = table[i].args; a->name; a++) {
+            snprintf(word, sizeof(word), "`%s`", a->name);
+            if (!strstr(page, word))
+                fail_msg("%s: no %s in PROTOCOL.md", table[i].words, word);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_keys_are_read),     cmocka_unit_test(bad_keys_are_explained),
         cmocka_unit_test(cut_keys_are_refused),   cmocka_unit_test(private_keys_are_looked_at),
         cmocka_unit_test(addresses_get_one_form), cmocka_unit_test(times_are_read),
-        cmocka_unit_test(addresses_have_a_class),
+        cmocka_unit_test(addresses_have_a_class), cmocka_unit_test(the_page_and_the_table_agree),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
