@@ -10,7 +10,7 @@
 #include <sallyport/text.h>
 
 #define RETRY_MS   200 /* output stands inside a sequence, or the window is shut */
-#define NUDGE_MS   50  /* between the two window changes that make a program draw anew */
+#define NUDGE_MS   50  /* before each of the two window changes that make a program draw anew */
 #define NOTICE_MAX 8192
 
 static bool is_screen(const struct channel *c)
@@ -59,7 +59,15 @@ static void step_redraw(struct channel *c, int64_t now_ms)
         return;
     }
     c->redraw_at_ms = 0;
-    request_add_resize(c, c->cols, c->rows);
+    if (!c->is_shrunk &&
+        !c->terminal.on_alternate) /* the program is gone, and the notice with it */
+        return;
+    c->is_shrunk = !c->is_shrunk;
+    if (c->is_shrunk) {
+        c->redraw_at_ms = now_ms + NUDGE_MS;
+        session_want_timer(c->session, c->redraw_at_ms);
+    }
+    request_add_resize(c, c->cols, (uint16_t)(c->is_shrunk ? c->rows - 1 : c->rows));
     session_want_turn(c->session);
 }
 
@@ -79,16 +87,15 @@ void notice_step(struct channel *c, int64_t now_ms)
 }
 
 /* A full-screen program does not know that the notice is there: a change of the window's size makes
- * it draw everything again. Done at the next key, so that the notice is not wiped unread. */
+ * it draw everything again. Done at the next key, so that the notice is not wiped unread, and a
+ * moment behind it: less throws a key away when SIGWINCH comes while it is read. */
 void notice_user_key(struct channel *c, int64_t now_ms)
 {
-    if (!c->needs_redraw || c->rows < 2)
+    if (!c->needs_redraw || c->redraw_at_ms != 0 || c->rows < 2)
         return;
     c->needs_redraw = false;
-    request_add_resize(c, c->cols, (uint16_t)(c->rows - 1));
     c->redraw_at_ms = now_ms + NUDGE_MS;
     session_want_timer(c->session, c->redraw_at_ms);
-    session_want_turn(c->session);
 }
 
 void notice_final(struct session *s, const char *text)

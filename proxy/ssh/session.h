@@ -116,7 +116,8 @@ struct channel {
     struct terminal terminal;
     struct buffer notice; /* texts that wait for a good moment, NUL-separated */
     bool needs_redraw;    /* a notice stands on the alternate screen */
-    int64_t redraw_at_ms; /* the second half of the nudge; 0 none */
+    int64_t redraw_at_ms; /* the next step of the nudge; 0 none */
+    bool is_shrunk;       /* its first half is done */
 };
 TAILQ_HEAD(channel_list, channel);
 
