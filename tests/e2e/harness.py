@@ -358,18 +358,26 @@ class Proxy:
         return wait_until(lambda: len(self.history()) >= count and self.history(),
                           "%d ended sessions" % count)
 
+    def mine(self, path):
+        """The file, or a copy of it that the user of an unprivileged proxy can read."""
+        if not self.as_user:
+            return path
+        copy = shutil.copy(path, self.dir)
+        os.chown(copy, pwd.getpwnam(self.as_user).pw_uid, -1)
+        return copy
+
     def add_user(self, name="alice", password=None, key=None, role="user"):
         if password:
             self.do("user", "add", name, "--role", role, "--password-stdin", input=password + "\n")
         else:
             self.do("user", "add", name, "--role", role, "--no-password")
         if key:
-            self.do("user", "key", "add", name, key + ".pub")
+            self.do("user", "key", "add", name, self.mine(key + ".pub"))
         return self
 
     def add_target(self, sshd, name="web01", *more):
         self.do("target", "add", name, "--type", "ssh", "--address", sshd.address, "--account",
-                sshd.account, "--auth", "key", "--key-file", sshd.key, "--host-key",
+                sshd.account, "--auth", "key", "--key-file", self.mine(sshd.key), "--host-key",
                 sshd.host_key_line, *more)
         return self
 

@@ -103,7 +103,7 @@ def test_running_command_is_never_idle(quick, client):
 
 
 def test_running_command_is_idle_when_the_policy_says_so(quick, client):
-    quick.do("grant", "add", "alice", "web01", "counts=input")
+    quick.do("target", "set", "web01", "counts=input")
     r = client.ssh("sleep 60")
     assert r.returncode == 255
     assert r.stdout == ""  # never into a protocol

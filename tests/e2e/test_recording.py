@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import pexpect
 import pytest
 
 import harness
@@ -45,8 +46,9 @@ def test_terminal_is_recorded_and_plays(proxy, client, scratch):
     assert "recorded-8" in output(events) and "ä€" in output(events)
     assert any(e[1] == "r" and e[2] == "100x30" for e in events)
     assert [e[0] for e in events] == sorted(e[0] for e in events)
-    r = harness.run("asciinema", "cat", path, env=dict(os.environ, LC_ALL="C.UTF-8"))
-    assert r.returncode == 0 and "recorded-8" in r.stdout, r.stderr
+    shown, code = pexpect.run("asciinema cat " + path, withexitstatus=True, encoding="utf-8",
+                              env=dict(os.environ, LC_ALL="C.UTF-8"))
+    assert code == 0 and "recorded-8" in shown and "ä€" in shown
     # the stored file itself is asciicast inside zstd
     stored, = [os.path.join(d, f) for d, _, fs in os.walk(proxy.recordings) for f in fs]
     plain = subprocess.run(["zstd", "-dcq", stored], capture_output=True, check=True).stdout
@@ -110,7 +112,9 @@ def test_transfers_are_events_not_recordings(proxy, client, scratch, how):
 
 
 def test_terminal_is_recorded_whatever_its_command(proxy, client, scratch):
-    shell = client.terminal("scp -t /nonexistent; echo hidden-$((5+5))")
+    shell = client.terminal("scp -t /tmp; echo hidden-$((5+5))")
+    shell.expect_exact("\0")  # scp is ready for the first file
+    shell.sendeof()
     shell.expect("hidden-10")
     shell.expect(harness.pexpect.EOF)
     row = ended(proxy)
