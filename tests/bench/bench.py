@@ -212,7 +212,7 @@ class Bench:
         """A full terminal: text through a pty; CPU seconds of the relay."""
         options, login, spent = self.way(name)
         text = os.path.join(self.dir, "text")
-        size = (32 if self.quick else 128) * 2**20
+        size = (64 if self.quick else 384) * 2**20
         if not os.path.exists(text):
             with open(text, "w") as f:
                 n = 0
@@ -226,7 +226,8 @@ class Bench:
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         while p.stdout.read(1 << 20):
             peak = max(peak, spent())
-        p.wait()
+        if p.wait():
+            raise SystemExit("the terminal flow by %s failed" % name)
         return peak - before
 
     def recorded(self):
