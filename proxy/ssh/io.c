@@ -122,7 +122,9 @@ static int poll_system(struct pollfd *fds, nfds_t count, int timeout_ms)
 }
 
 #pragma GCC diagnostic push
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* the system's header says "write only" */
+#endif
 int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
     struct io *io = count == 1 ? find(fds[0].fd) : NULL;
