@@ -23,7 +23,8 @@ USERAUTH_REQUEST, USERAUTH_FAILURE, USERAUTH_SUCCESS, USERAUTH_BANNER = 50, 51, 
 USERAUTH_PK_OK = 60
 GLOBAL_REQUEST, REQUEST_SUCCESS, REQUEST_FAILURE = 80, 81, 82
 CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_OPEN_FAILURE = 90, 91, 92
-CHANNEL_DATA, CHANNEL_EOF, CHANNEL_CLOSE, CHANNEL_REQUEST = 94, 96, 97, 98
+CHANNEL_DATA, CHANNEL_EXTENDED_DATA, CHANNEL_EOF, CHANNEL_CLOSE = 94, 95, 96, 97
+CHANNEL_REQUEST = 98
 CHANNEL_SUCCESS, CHANNEL_FAILURE = 99, 100
 CLOSED = -1  # no message: the connection is over
 
@@ -63,6 +64,7 @@ class RawClient:
         self.sock = socket.create_connection(("127.0.0.1", port), 30, (source, 0))
         self.transport = RawTransport(self.sock)
         self.transport.banner_timeout = self.transport.handshake_timeout = 60
+        self.theirs = {}  # our number of a channel: the proxy's
         try:
             self.transport.start_client(timeout=60)
         except Exception:
@@ -147,7 +149,19 @@ class RawClient:
 
     def open_session(self, number=0):
         self.say(CHANNEL_OPEN, "session", number, 1 << 21, 1 << 15)
-        return self.hear(CHANNEL_OPEN_CONFIRMATION, CHANNEL_OPEN_FAILURE)
+        kind, m = self.hear(CHANNEL_OPEN_CONFIRMATION, CHANNEL_OPEN_FAILURE)
+        if kind == CHANNEL_OPEN_CONFIRMATION:
+            m.get_int()
+            self.theirs[number] = m.get_int()
+        return kind
+
+    def request(self, name, wants_reply, *fields, number=0):
+        self.say(CHANNEL_REQUEST, self.theirs[number], name, wants_reply, *fields)
+
+    def execute(self, command, number=0):
+        """Run a command; CHANNEL_SUCCESS or CHANNEL_FAILURE."""
+        self.request("exec", True, command, number=number)
+        return self.hear(CHANNEL_SUCCESS, CHANNEL_FAILURE)[0]
 
 
 class Listener:
