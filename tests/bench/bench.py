@@ -148,6 +148,10 @@ class Bench:
         return (self.base(t.key) + ["-o", "Port=%d" % t.port], t.account + "@127.0.0.1",
                 lambda: 0.0)
 
+    def settle(self):
+        """A relay that is still ending would be counted for the next measurement."""
+        harness.wait_until(lambda: not self.proxy.relays(), "relays end")
+
     def transfer(self, name, kind):
         """One transfer of self.size bytes; (seconds, CPU seconds of the way)."""
         options, login, spent = self.way(name)
@@ -163,6 +167,7 @@ class Bench:
             batch = ("get %s /dev/null\n" if kind == "sftp get" else "put %s /dev/null\n"
                      ) % self.block
             stdin = subprocess.PIPE
+        self.settle()
         before, began = spent(), time.monotonic()
         peak = [before]
         done = threading.Event()
@@ -220,6 +225,7 @@ class Bench:
                     f.write("%08d drwxr-xr-x 2 root root 4096 Nov 22 05:31 \x1b[01;34mdir%d\x1b[0m\n"
                             % (n, n))
                     n += 1
+        self.settle()
         before = spent()
         peak = before
         p = subprocess.Popen(["ssh", "-tt", *options, login, "cat " + text],
