@@ -11,6 +11,11 @@ foreach(pair example:proxy.conf.example man:docs/man/proxy.conf.5.scd)
   set_tests_properties(docs/options-${document} PROPERTIES LABELS docs TIMEOUT 60)
 endforeach()
 
+# scripts/test.sh runs two trees at once: `ctest -L sanitize` and `-LE sanitize` tell them apart.
+if(SALLYPORT_SANITIZE)
+  set_property(DIRECTORY APPEND PROPERTY LABELS sanitize)
+endif()
+
 # Format, headers that compile alone, shell scripts and more: see the script. Once is enough.
 if(NOT SALLYPORT_SANITIZE)
   add_test(NAME checks COMMAND ${CMAKE_SOURCE_DIR}/scripts/check.sh)
