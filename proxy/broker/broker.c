@@ -562,6 +562,7 @@ int broker_run(struct config *config)
                 break;
             store_flush(b->store); /* what this turn of the loop queued */
         }
+        status = b->exit_status;
         log_info("stopped");
     }
     finish(b);

@@ -49,6 +49,7 @@ struct broker {
     bool is_draining;
     size_t told_count; /* sessions, as the service manager last heard */
     enum broker_stop stop;
+    int exit_status;
     struct event *stop_timer; /* end of shutdown_grace */
     struct event *adopt_timer;
     struct event *signals[5];

@@ -21,6 +21,7 @@
 #include <sallyport/text.h>
 
 #include "proxy/broker/broker.h"
+#include "tracker/tracker.h"
 
 #define LISTENERS_MAX LINK_FDS_MAX
 #define HOST_KEYS_MAX 8
@@ -43,7 +44,7 @@ struct gates {
     int link;
     struct event *link_event;
     struct event *restart_timer;
-    bool is_ready;
+    bool was_ready; /* once, since the broker started */
     struct link_gate_status status;
     struct link_message message; /* scratch */
 };
@@ -336,8 +337,14 @@ static void gate_lost(struct gates *g)
     if (g->link >= 0)
         close(g->link);
     g->link = -1;
-    g->is_ready = false;
     memset(&g->status, 0, sizeof(g->status));
+    if (!g->was_ready && tracker_count(g->broker->tracker) == 0) {
+        /* not an accident but a set-up that cannot work: refuse, rather than try for ever */
+        log_error("cannot start: the gate left before it was ready, for the reason it gave above");
+        g->broker->exit_status = 1;
+        g->broker->stop = BROKER_STOPS;
+        event_base_loopbreak(g->broker->base);
+    }
     if (g->broker->stop != BROKER_STOPS) {
         log_error("the gate is gone; starting it again");
         event_add(g->restart_timer, &second);
@@ -361,7 +368,7 @@ static void link_cb(evutil_socket_t fd, short what, void *arg)
     if (g->message.type == LINK_GATE_STATUS) {
         g->status = g->message.gate_status;
     } else if (g->message.type == LINK_GATE_READY) {
-        g->is_ready = true;
+        g->was_ready = true;
         log_info("gate ready pid=%u", g->message.gate_ready.pid);
     }
 }
