@@ -1,12 +1,17 @@
 """Two uids, the sandbox of a live relay, running as an ordinary user, reduced."""
+import errno
 import os
 import pwd
 import re
+import shutil
+import socket
+import struct
 import subprocess
 
 import pytest
 
 import harness
+import inject
 from harness import wait_until
 
 needs_root = pytest.mark.skipif(not harness.IS_ROOT, reason="needs root")
@@ -43,7 +48,6 @@ def test_who_runs_as_what(proxy, client):
 @needs_root
 def test_relay_opens_no_file(proxy, client):
     """A whole session under strace: after the fork a relay opens, connects and kills nothing."""
-    import shutil
     if not shutil.which("strace"):
         pytest.skip("no strace")
     trace = os.path.join(proxy.dir, "trace")
@@ -69,6 +73,116 @@ def test_relay_opens_no_file(proxy, client):
     assert rest
     for c in rest:
         assert re.search(r"relay/\d+\.sock|relay\.sock|socket\(AF_UNIX, SOCK_SEQPACKET", c), c
+
+
+def attempts(proxy, relay, other):
+    """What code that took over a relay would like to do, and none of which may work."""
+    log_fd, recording_fd, its_socket = 2, 201, 3
+    address = struct.pack("=H", socket.AF_UNIX) + proxy.socket.encode() + b"\0"
+    yield "read a file", ("openat", -100, b"/etc/passwd\0", os.O_RDONLY)
+    yield "read its folder", ("openat", -100, b".\0", os.O_RDONLY)
+    yield "make a file", ("openat", -100, b"x\0", os.O_CREAT | os.O_WRONLY, 0o600)
+    yield "remove another's socket", ("unlinkat", -100, b"relay/%d.sock\0" % other, 0)
+    yield "make a TCP socket", ("socket", socket.AF_INET, socket.SOCK_STREAM, 0)
+    yield "make a UNIX socket", ("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+    yield "connect", ("connect", its_socket, address, len(address))
+    yield "signal init", ("kill", 1, 0)
+    yield "signal the broker", ("kill", proxy.process.pid, 9)
+    yield "signal another relay", ("kill", other, 9)
+    yield "signal everything", ("kill", -1, 9)
+    yield "trace another relay", ("ptrace", inject.ATTACH, other, 0, 0)
+    yield "read another relay", ("process_vm_readv", other, 0, 0, 0, 0, 0)
+    yield "truncate the recording", ("ftruncate", recording_fd, 0)
+    yield "seek in the recording", ("lseek", recording_fd, 0, 0)
+    yield "write inside the recording", ("pwrite64", recording_fd, b"x", 1, 0)
+    yield "write it without O_APPEND", ("fcntl", recording_fd, 4, os.O_WRONLY)
+    yield "truncate the log", ("ftruncate", log_fd, 0)
+    yield "run a program", ("execve", b"/bin/sh\0", 0, 0)
+    yield "become root", ("setuid", 0)
+    yield "mount", ("mount", b"none\0", b"/\0", b"tmpfs\0", 0, 0)
+    yield "leave its root", ("chroot", b"/\0")
+    yield "load a filter of its own", ("bpf", 0, 0, 0)
+
+
+@needs_root
+@pytest.mark.skipif(not inject.MACHINE, reason="knows no system calls of this machine")
+@pytest.mark.parametrize("user", ["root", "nobody"])
+@pytest.mark.parametrize("phase", ["login", "session"])
+def test_what_a_relay_can_do(make_proxy, target, keys, phase, user):
+    """From inside: a live relay makes the calls itself, with all that it holds."""
+    p = make_proxy(as_user="nobody" if user == "nobody" else None)
+    shell, _, other = works(p, target, keys)
+    if phase == "login":
+        client = socket.create_connection(("127.0.0.1", p.port))
+        assert client.recv(4) == b"SSH-"
+    else:
+        client = harness.Client(p, key=keys.make("alice")).shell()
+    relay, = wait_until(lambda: [r for r in p.relays() if r != other], "another relay")
+    kept = os.path.getsize(p.log_path)
+    possible = []
+    with inject.Injector(relay) as run:
+        assert run("getpid") == relay
+        for what, call in attempts(p, relay, other):
+            result = run(*call)
+            if result not in (-errno.EPERM, -errno.ENOSYS, -errno.EACCES):
+                possible.append((what, result))
+    assert possible == []
+    assert os.path.getsize(p.log_path) >= kept
+    shell.sendline("echo the-other-$((1+1))")
+    shell.expect("the-other-2")
+    if phase == "session":
+        client.sendline("echo still-$((1+1))")
+        client.expect("still-2")
+    else:
+        client.close()
+
+
+@pytest.mark.skipif(not inject.MACHINE, reason="knows no system calls of this machine")
+def test_the_same_calls_work_elsewhere(scratch):
+    """What the test above relies on: in a process that nobody confined they do work."""
+    victim = subprocess.Popen(["sleep", "600"])
+    path = os.path.join(scratch, harness.random_name())
+    try:
+        wait_until(lambda: status(victim.pid)["State"].startswith("S") and
+                   os.readlink("/proc/%d/exe" % victim.pid).endswith("sleep"), "it sleeps")
+        with inject.Injector(victim.pid) as run:
+            fd = run("openat", -100, path.encode() + b"\0", os.O_CREAT | os.O_WRONLY, 0o600)
+            assert fd >= 0 and os.path.exists(path)
+            assert run("pwrite64", fd, b"four", 4, 0) == 4 and os.path.getsize(path) == 4
+            assert run("ftruncate", fd, 1) == 0 and os.path.getsize(path) == 1
+            assert run("socket", socket.AF_INET, socket.SOCK_STREAM, 0) > fd
+            assert run("kill", victim.pid, 0) == 0
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+@needs_root
+def test_without_namespaces_it_refuses(make_proxy, target, keys):
+    """An ordinary user without user namespaces: a clear word, or `reduced` when told so."""
+    if not shutil.which("strace"):
+        pytest.skip("no strace")
+    p = make_proxy(as_user="nobody", start=False)
+
+    def start():
+        log = open(p.log_path, "ab")
+        p.process = subprocess.Popen(
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=unshare", "-e",
+             "inject=unshare:error=EPERM", *p.argv()], stdin=subprocess.DEVNULL, stdout=log,
+            stderr=log, **p.popen_args())
+        log.close()
+
+    start()
+    wait_until(lambda: "sandbox = reduced" in p.log(), "the advice")
+    wait_until(lambda: p.process.poll() is not None, "it left")
+    assert p.process.returncode == 1
+    assert not harness.listens(p.port)
+    p.set({"proxy": {"sandbox": "reduced"}})
+    start()
+    wait_until(lambda: p.is_up(), "it serves")
+    works(p, target, keys)
+    os.killpg(p.process.pid, 15)
+    p.process.wait(20)
 
 
 @needs_root
@@ -169,7 +283,6 @@ def test_one_line_at_open_and_one_at_close(proxy, client):
 
 
 def test_service_manager_is_told(make_proxy, scratch):
-    import socket
     path = os.path.join(scratch, harness.random_name())
     s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     s.bind(path)
