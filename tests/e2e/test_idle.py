@@ -137,6 +137,47 @@ def test_silent_sftp_is_ended(quick, client):
     assert "disconnected" not in out
 
 
+def test_most_active_channel_counts(quick, keys, scratch):
+    """A silent terminal beside a busy transfer on the same connection: one session, active."""
+    c = harness.Client(quick, key=keys.make("alice"), options=[
+        "-o", "ControlMaster=auto", "-o", "ControlPath=%s/%s" % (scratch, harness.random_name())])
+    shell = c.shell()
+    sftp = subprocess.Popen(["sftp", *c.common(), "-P", str(quick.port),
+                             c.login + "@127.0.0.1"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(12):
+        sftp.stdin.write("ls /etc/hostname\n")
+        sftp.stdin.flush()
+        time.sleep(0.5)
+    row, = quick.sessions()
+    assert row["status"] == "active"
+    sftp.communicate(timeout=30)
+    shell.expect_exact(WARNING)  # now only the terminal is left
+    shell.expect_exact("You have been disconnected: idle for 4 seconds")
+
+
+def test_fake_keystrokes_are_no_activity(quick, keys):
+    """OpenSSH from 9.5 on hides when keys are pressed by sending more that are none."""
+    options = ["-o", "ObscureKeystrokeTiming=interval:20"]
+    if harness.run("ssh", "-G", *options, "somewhere").returncode:
+        pytest.skip("this client has no ObscureKeystrokeTiming")
+    shell = harness.Client(quick, key=keys.make("alice"), options=options).shell()
+    for key in "echo":
+        shell.send(key)
+        time.sleep(0.05)
+    shell.expect_exact(WARNING)
+    shell.expect_exact("You have been disconnected: idle for 4 seconds")
+
+
+def test_no_warning_without_a_time_for_it(make_proxy, target, keys):
+    p = make_proxy({"idle": {"idle_after": "1s", "warn_after": "0", "disconnect_after": "3s"}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    shell = harness.Client(p, key=keys.make("alice")).shell()
+    shell.expect_exact("You have been disconnected: idle for 3 seconds")
+    assert "Idle for" not in shell.before
+    assert p.events("idle-warning") == []
+
+
 @pytest.mark.parametrize("where", ["target", "role", "grant"])
 def test_narrower_policies(make_proxy, target, keys, where):
     """Configuration 30 minutes, one of target, role and grant 3 seconds: the narrower one holds."""

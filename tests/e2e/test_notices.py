@@ -1,7 +1,9 @@
 """Notices: on a terminal, to programs, over full-screen programs, at the end."""
 import os
+import re
 import shlex
 import subprocess
+import sys
 import time
 
 import pytest
@@ -106,6 +108,89 @@ def test_message(proxy, client):
     assert none.returncode in (1, 3)
 
 
+def test_message_to_sftp_writes_nothing(proxy, client):
+    sftp = subprocess.Popen(["sftp", *client.common(), "-P", str(proxy.port),
+                             client.login + "@127.0.0.1"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    proxy.wait_sessions(1, "active")
+    proxy.do("session", "message", "--all", "reboot at 18:00")
+    out, err = sftp.communicate("pwd\n", timeout=30)
+    assert sftp.returncode == 0 and "Remote working directory" in out
+    assert "reboot" not in out + err
+
+
+def test_message_to_a_shell_without_terminal_writes_nothing(proxy, client):
+    p = client.popen(flags=("-T",))
+    proxy.wait_sessions(1, "active")
+    proxy.do("session", "message", "--all", "reboot at 18:00")
+    out, err = p.communicate(b"echo shell-$((1+1))\n", timeout=30)
+    assert p.returncode == 0 and b"shell-2\n" in out
+    assert b"reboot" not in out + err
+
+
+def test_every_terminal_of_a_connection_is_told(proxy, keys, scratch):
+    c = harness.Client(proxy, key=keys.make("alice"), options=[
+        "-o", "ControlMaster=auto", "-o", "ControlPath=%s/%s" % (scratch, harness.random_name())])
+    first = c.shell()
+    second = c.shell()
+    for text in ("one", "two", "three"):
+        proxy.do("session", "message", "--all", text)
+    for text in ("one", "two", "three"):
+        first.expect_exact("Message from admin root: " + text + "\r\n")
+        second.expect_exact("Message from admin root: " + text + "\r\n")
+    end(proxy)
+    first.expect_exact("You have been disconnected: ended by admin root")
+    second.expect_exact("You have been disconnected: ended by admin root")
+
+
+def test_notices_stand_between_sequences_and_characters(proxy, client, scratch):
+    """Coloured output in pieces of odd sizes: without the notices it is what the target sent."""
+    path = os.path.join(scratch, harness.random_name())
+    piece = "".join("\x1b[38;5;%dm%d ä€\U0001f642\x1b[0m\x1b]0;title %d\x07\r\n" % (i % 256, i, i)
+                    for i in range(3000)).encode()
+    with open(path, "wb") as f:
+        f.write(piece)
+    slowly = os.path.join(scratch, harness.random_name())
+    with open(slowly, "w") as f:
+        f.write("import os, time\ndata = open('%s', 'rb').read()\n"
+                "for i in range(0, len(data), 997):\n"
+                "    os.write(1, data[i:i + 997])\n    time.sleep(0.015)\n" % path)
+    shown = os.path.join(scratch, harness.random_name())
+    with open(shown, "wb") as f:
+        p = client.popen("stty raw -echo; exec %s %s" % (sys.executable, slowly), flags=("-tt",),
+                         stdout=f)
+    wait_until(lambda: os.path.getsize(shown), "it runs")
+    for i in range(20):
+        proxy.do("session", "message", "--all", "number-%d" % i)
+    p.communicate(timeout=60)
+    with open(shown, "rb") as f:
+        out = f.read()
+    notice = re.compile(rb"(\x1b\[0m)?\r\n?Message from admin root: number-(\d+)\r\n")
+    assert [int(n) for _, n in notice.findall(out)] == list(range(20))
+    assert notice.sub(b"", out) == piece
+
+
+def test_notice_waits_for_the_end_of_a_sequence(proxy, client):
+    shell = client.terminal(r"printf 'begin\033[3'; read x; printf '1mred\n'; read x")
+    shell.expect_exact("begin\x1b[3")
+    proxy.do("session", "message", "--all", "hello")
+    wait_until(lambda: proxy.events("message"), "it was sent")
+    shell.send("\n")
+    shell.expect_exact("1m")
+    assert "Message" not in shell.before
+    shell.expect_exact("Message from admin root: hello")
+
+
+def test_end_within_a_sequence(proxy, client):
+    """The last words are no part of a title or a colour that was begun."""
+    shell = client.terminal(r"printf 'begin\033]0;a title without an e'; read x")
+    shell.expect_exact("title without an e")
+    end(proxy)
+    shell.expect(harness.pexpect.EOF)
+    shown = harness.screen("\x1b]0;a title without an e" + shell.before)
+    assert "You have been disconnected: ended by admin root" in shown
+
+
 def test_end_with_a_delay_announces(proxy, client):
     shell = client.shell()
     row = proxy.sessions()[0]
@@ -188,6 +273,30 @@ def test_top_is_not_wrecked(proxy, client, tmux):
     wait_until(lambda: "reboot" not in t.screen(), "the notice is gone after a key")
     after = t.screen().split("\n")
     assert [i for i, line in enumerate(after) if "PID USER" in line] == head
+
+
+def test_several_notices_over_vim(proxy, client, tmux, scratch):
+    """The newest stands there, and one key brings everything back."""
+    path = os.path.join(scratch, "more-text-for-vim")
+    with open(path, "w") as f:
+        f.writelines("line %d of the text\n" % n for n in range(1, 100))
+    t = tmux(client.ssh_argv("vim -u NONE -i NONE -N --noplugin "
+                             "--cmd 'set shortmess+=F ruler laststatus=1' " + path,
+                             flags=("-tt",)))
+    t.wait("line 20 of the text")
+    wait_until(lambda: "1,1" in t.screen(), "the ruler")
+    before = t.screen()
+    for text in ("first", "second", "third"):
+        proxy.do("session", "message", "--all", text + " message " + "long " * 40)
+        with_notice = t.wait(text + " message")
+        assert rest(with_notice) == rest(before)
+    t.keys("l")
+    wait_until(lambda: "message" not in t.screen(), "the notice is gone after a key")
+    t.keys("h")
+    wait_until(lambda: t.screen() == before, "the screen is as before:\n" + before)
+    # and vim still knows its size: nothing of the nudge stays
+    t.keys(":", "set lines?", "Enter")
+    t.wait("lines=24")
 
 
 def test_terminal_is_left_sane(proxy, client, tmux):
