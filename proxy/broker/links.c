@@ -209,6 +209,18 @@ static void adoption_answered(struct relay_link *l)
         tracker_close_unclaimed(all->broker->tracker);
 }
 
+/* A relay that connected by itself just when it was found by the scan has two links, and closes the
+ * older: that is no end. */
+static bool has_twin(const struct relay_link *l)
+{
+    const struct relay_link *other;
+
+    TAILQ_FOREACH (other, &l->links->live, entry)
+        if (other != l && other->pid == l->pid)
+            return true;
+    return false;
+}
+
 /* The relay is gone, or must go. */
 static void link_drop(struct relay_link *l, const char *why)
 {
@@ -216,6 +228,11 @@ static void link_drop(struct relay_link *l, const char *why)
 
     if (l->fd < 0)
         return;
+    if (!l->session_id && has_twin(l)) {
+        adoption_answered(l);
+        link_release(l);
+        return;
+    }
     log_debug("relay pid=%d link closed: %s", l->pid, why);
     if (l->state != STATE_ENDED)
         kill_relay(l);
@@ -313,6 +330,9 @@ static bool adopt_session(struct relay_link *l, int page_fd)
         return false;
     }
     l->policy = policy;
+    l->channel_count = row.info.channels[0] ? 1 : 0;
+    for (const char *p = row.info.channels; *p; p++)
+        l->channel_count += *p == ',';
     recordings_adopt(b->recordings, l->session_id);
     return true;
 }

@@ -260,6 +260,23 @@ static void file_name(char *dst, size_t len, uint64_t session_id, uint32_t chann
         snprintf(dst, len, "%llu.%u.cast.zst", (unsigned long long)session_id, channel);
 }
 
+/* An empty file of ours that nobody else has a name for: a broker that was killed between making it
+ * and answering left it, and the relay asks again. */
+static int reopen_empty(int dir, const char *name)
+{
+    int fd = openat(dir, name, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && st.st_nlink == 1 &&
+        st.st_uid == geteuid() && fcntl(fd, F_SETFL, O_APPEND) == 0)
+        return fd;
+    close(fd);
+    errno = EEXIST;
+    return -1;
+}
+
 /* DAY/NAME below the directory, made without following anything that was planted there. */
 static int open_file(const struct recordings *r, const char *day, const char *name)
 {
@@ -271,6 +288,8 @@ static int open_file(const struct recordings *r, const char *day, const char *na
     if (dir < 0)
         return -1;
     fd = openat(dir, name, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EEXIST)
+        fd = reopen_empty(dir, name);
     close(dir);
     return fd;
 }
@@ -315,6 +334,10 @@ int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel,
         if (fd >= 0)
             close(fd);
         return ERR_SYSTEM;
+    }
+    if (find(r, session_id, channel)) { /* asked again: its row is there */
+        close(own);
+        return fd;
     }
     if (store_recording_open(r->store, &row) < 0 || !track(r, &row, own)) {
         snprintf(err, err_len, "this session would be recorded, and the store cannot take it: %s",
