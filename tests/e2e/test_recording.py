@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -320,24 +321,111 @@ def test_input(make_proxy, target, keys, scratch, mode):
         assert b"hunter2" not in f.read()
 
 
+def played(proxy, recording, *more):
+    """Everything that `play` writes onto a terminal, to its end."""
+    out, code = pexpect.run(
+        shlex.join([os.path.join(harness.bin_dir(), "sallyctl"), "--socket", proxy.socket,
+                    "recording", "play", recording, "--speed", "100", *more]),
+        withexitstatus=True, env=dict(proxy.env(), TERM="xterm-256color", LC_ALL="C.UTF-8"),
+        timeout=30)
+    assert code == 0, out
+    return out
+
+
+HOSTILE = {
+    "clipboard": b"\x1b]52;c;aGFoYQ==\x07",
+    "clipboard, ended by ST": b"\x1b]52;c;aGFoYQ==\x1b\\",
+    "clipboard, 8 bit": b"\xc2\x9d52;c;aGFoYQ==\xc2\x9c",
+    "clipboard, bare C1": b"\x9d52;c;aGFoYQ==\x9c",
+    "title": b"\x1b]0;owned\x07\x1b]2;owned\x07",
+    "report of the title": b"\x1b[21t\x1b[20t",
+    "device attributes": b"\x1b[c\x1b[>c\x1b[=c\x1b[0c\x1bZ",
+    "device attributes, 8 bit": b"\xc2\x9bc\x9bc",
+    "position and status": b"\x1b[6n\x1b[5n\x1b[?6n\x1b[?15n",
+    "terminfo and settings": b"\x1bP+q544e\x1b\\\x1bP$qm\x1b\\",
+    "answerback": b"\x05",
+    "sixel": b"\x1bPq#0;2;0;0;0" + b"~" * 5000 + b"\x1b\\",
+    "pictures": b"\x1b_Ga=q,i=1;AAAA\x1b\\\x1b]1337;File=inline=1:AAAA\x07",
+    "privacy message and start of string": b"\x1b^hidden\x1b\\\x1bXhidden\x1b\\",
+    "colours": b"\x1b]4;1;?\x07\x1b]10;?\x07\x1b]11;?\x07\x1b]104\x07",
+    "hyperlink": b"\x1b]8;;file:///etc/passwd\x1b\\link\x1b]8;;\x1b\\",
+    "size of the window": b"\x1b[8;9999;9999t\x1b[4;9999;9999t\x1b[3;0;0t\x1b[2t",
+    "mouse, paste and focus": b"\x1b[?1000h\x1b[?1003h\x1b[?1006h\x1b[?2004h\x1b[?1004h",
+    "keys": b"\x1b[>4;2m\x1b[>1u\x1b[=5u\x1b[?1h\x1b=",
+    "macros, printer and loops": b"\x1bP1;1;1!zaaaa\x1b\\\x1b[1*z\x1b[5i\x1b[?5i\x1b[4i",
+    "a string that never ends": b"\x1b]0;never",
+    "repeat": b"a\x1b[999999999b",
+    "reset": b"\x1bc",
+    "line attributes and test pattern": b"\x1b#8\x1b#3",
+    "sequence within a sequence": b"\x1b[3\x1b]52;c;aGFoYQ==\x07\x1b[1\x18\x1b[\x1a6n",
+    "paragraphs of parameters": b"\x1b[" + b"1;" * 5000 + b"n",
+}
+
+
+MOVES_AND_COLOURS = re.compile(
+    r"\x1b\[[0-9;:]*m|\x1b\[\??(6|7|12|25|47|1047|1048|1049)[hl]|\x1b\[!p|\x1b\[[0-9]* q"
+    r"|\x1b\[[0-9;]*[@A-HJKLMPSTX`abdefgr]|\x1b[78MDEH]|\x1b\([0B]|\x1b#[3-68]")
+
+
 def test_hostile_recording_drives_no_terminal(proxy, client, scratch):
-    """Playing what an attacker printed: no clipboard, no title, no answerback."""
-    shell = client.terminal(
-        r"printf '\033]52;c;aGFoYQ==\007\033]0;owned\007\033[c\033[6n\033[21t\033P+q544e\033\\x'; "
-        r"printf 'shown\033[31mred\n'")
-    shell.expect("red")
-    shell.expect(harness.pexpect.EOF)
+    """Playing what an attacker printed: nothing that answers, stores, or outlives the playback."""
+    own = []
+    for number, items in enumerate(({}, HOSTILE), 1):
+        path = os.path.join(scratch, harness.random_name())
+        with open(path, "wb") as f:
+            f.write(b"the begin\r\n")
+            for what, data in items.items():
+                f.write(b"<" + data + b"\x18\x1b\\ and \x1b[31mred\x1b[0m: " + what.encode() +
+                        b">\r\n")
+            f.write(b"the end\r\n")
+        client.popen("stty raw -echo; cat " + path, flags=("-tt",)).communicate(timeout=30)
+        out = played(proxy, ended(proxy, number)["id"])
+        before, inside, after = re.fullmatch(rb"(.*the begin\r\n)(.*)(the end\r\n.*)", out,
+                                             re.S).groups()
+        own.append((before, re.sub(rb"recording \d+: complete, [0-9.]+ s", b"", after)))
+    assert own[0] == own[1]  # the player's own words stay the same
+    text = inside.decode()  # and what it plays is valid UTF-8, whatever was sent
+    shown = dict((what, part) for part, what in re.findall(r"<(.*?): ([^>]*)>\r\n", text, re.S))
+    assert set(shown) == set(HOSTILE)
+    for what, part in shown.items():
+        assert part.endswith(" and \x1b[31mred\x1b[0m"), what  # what is harmless is shown
+        assert len(part) < 10000, what
+        for c in MOVES_AND_COLOURS.sub("", part):
+            assert (ord(c) >= 32 or c in "\r\n\t\b\x0e\x0f") and not 0x7f <= ord(c) < 0xa0, (
+                what, ascii(part))
+    for word in ("owned", "hidden", "~~"):
+        assert word not in text
+    for count in re.findall(r"\x1b\[([0-9]+)b", text):
+        assert int(count) <= 1000
+
+
+def test_absurd_sizes(proxy, client, keys, scratch):
+    """A client that claims a window of a million columns makes nobody draw one."""
+    paramiko = pytest.importorskip("paramiko")
+    ssh = paramiko.SSHClient()
+    ssh.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+    ssh.connect("127.0.0.1", proxy.port, client.login, key_filename=client.key,
+                allow_agent=False, look_for_keys=False)
+    channel = ssh.get_transport().open_session()
+    channel.get_pty("xterm", 1000000, 1000000)
+    channel.exec_command("echo ready; read x; stty size; read x; stty size")
+    channel.settimeout(30)
+    seen = b""
+    while b"ready" not in seen:
+        seen += channel.recv(1000)
+    channel.resize_pty(4000000000, 4000000000, 4000000000, 4000000000)
+    channel.send(b"\n")
+    channel.resize_pty(0, 0)
+    channel.send(b"\n")
+    while not channel.exit_status_ready() or channel.recv_ready():
+        seen += channel.recv(1000)
+    ssh.close()
     row = ended(proxy)
-    play = harness.pexpect.spawn(
-        os.path.join(harness.bin_dir(), "sallyctl"),
-        ["--socket", proxy.socket, "recording", "play", row["id"], "--speed", "100"],
-        env=dict(proxy.env(), TERM="xterm-256color"), dimensions=(30, 100), timeout=30,
-        encoding="utf-8")
-    play.expect("red")
-    play.expect(harness.pexpect.EOF)
-    shown = play.before
-    play.close()
-    assert play.exitstatus == 0
-    everything = shown
-    for bad in ("\x1b]52", "\x1b]0;", "\x1b[c", "\x1b[6n", "\x1b[21t", "\x1bP"):
-        assert bad not in everything
+    assert row["endReason"] == "user-exit"
+    _, head, events = export(proxy, row["id"], scratch)
+    assert 1 <= head["width"] <= 1000 and 1 <= head["height"] <= 1000
+    for event in events:
+        if event[1] == "r":
+            cols, rows = (int(n) for n in event[2].split("x"))
+            assert 1 <= cols <= 1000 and 1 <= rows <= 1000
+    assert b"ready" in played(proxy, row["id"])
