@@ -23,6 +23,7 @@
 
 #define LINES_A_TURN   16 /* then others get their turn */
 #define PAGES_A_TURN   4
+#define INPUT_MAX      (CONTROL_LINE_MAX + 65536u)
 #define WARNINGS_A_MIN 30
 
 /* Requests whose client went away while the daemon works for them. A list so that a server that
@@ -121,7 +122,10 @@ void control_client_work(struct control_client *client)
 {
     const struct timeval now = {0};
 
-    event_add(client->work, &now);
+    /* adding it again would take it off the list of what runs next: whoever sends without a pause
+     * would never be looked at */
+    if (!event_pending(client->work, EV_TIMEOUT, NULL))
+        event_add(client->work, &now);
 }
 
 static void drop_subscriptions(struct control_client *client)
@@ -408,6 +412,20 @@ static void work_closing(struct control_client *client)
         shutdown(bufferevent_getfd(client->bev), SHUT_WR);
 }
 
+/* A full input that nobody may take from now (replies are waiting) is not read into any more.
+ * libevent's own high mark is not enough: it calls on_read again and again while it is passed. */
+static void pace_reading(struct control_client *client)
+{
+    bool is_full =
+        !client->is_closing && evbuffer_get_length(bufferevent_get_input(client->bev)) >= INPUT_MAX;
+    bool is_reading = bufferevent_get_enabled(client->bev) & EV_READ;
+
+    if (is_full && is_reading)
+        bufferevent_disable(client->bev, EV_READ);
+    else if (!is_full && !is_reading)
+        bufferevent_enable(client->bev, EV_READ);
+}
+
 static void on_work(evutil_socket_t fd, short what, void *arg)
 {
     struct control_client *client = arg;
@@ -418,6 +436,8 @@ static void on_work(evutil_socket_t fd, short what, void *arg)
         work_open(client);
     if (!client->is_dead && client->is_closing)
         work_closing(client);
+    if (!client->is_dead)
+        pace_reading(client);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -509,7 +529,7 @@ void control_client_start(struct control *c, int fd, const struct peer *peer,
         return;
     }
     bufferevent_setcb(client->bev, on_read, on_write, on_event, client);
-    bufferevent_setwatermark(client->bev, EV_READ, 0, CONTROL_LINE_MAX + 65536);
+    bufferevent_setwatermark(client->bev, EV_READ, 0, INPUT_MAX);
     bufferevent_setwatermark(client->bev, EV_WRITE, CONTROL_OUTPUT_PAUSE / 2, 0);
     bufferevent_enable(client->bev, EV_READ | EV_WRITE);
     greet(client);
