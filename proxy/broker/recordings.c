@@ -20,7 +20,7 @@
 #include "proxy/broker/workers.h"
 #include "tracker/store/store.h"
 
-#define SYNC_EVERY_S  5
+#define SYNC_EVERY_S  4 /* with a frame that may be 1 s old: power loss takes at most 5 s */
 #define SPACE_EVERY_S 1
 
 struct recorded {
