@@ -6,6 +6,10 @@ foreach(source ${e2e_sources})
   string(REPLACE test_ "" short ${name})
   add_test(NAME e2e/${short}
     COMMAND ${SALLYPORT_PYTHON} -m pytest -q -p no:cacheprovider --tb=short ${source})
-  set_tests_properties(e2e/${short} PROPERTIES LABELS e2e TIMEOUT 900
+  set(labels e2e)
+  if(short MATCHES "^slow_")
+    list(APPEND labels slow)
+  endif()
+  set_tests_properties(e2e/${short} PROPERTIES LABELS "${labels}" TIMEOUT 900
     ENVIRONMENT "SALLYPORT_BUILD=${CMAKE_BINARY_DIR};PYTHONDONTWRITEBYTECODE=1;SALLYPORT_TEST_KIND=$<IF:$<BOOL:${SALLYPORT_SANITIZE}>,sanitize,plain>")
 endforeach()
