@@ -45,9 +45,10 @@ def test_client_leaves(proxy, client):
 def test_target_killed(proxy, client, target):
     shell, live = started(client, proxy)
     for pid in target.sessions():
-        for child in harness.children(pid):
+        below = harness.children(pid)
+        os.kill(pid, signal.SIGKILL)  # first: an sshd that sees its shell die says so in order
+        for child in below:
             os.kill(child, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
     shell.expect("You have been disconnected: the target closed the connection")
     row = gone(proxy)
     assert row["endReason"] == "target-closed" and row["endedBy"] == "target"
