@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -50,6 +51,9 @@ def test_terminal_is_recorded_and_plays(proxy, client, scratch):
     shown, code = pexpect.run("asciinema cat " + path, withexitstatus=True, encoding="utf-8",
                               env=dict(os.environ, LC_ALL="C.UTF-8"))
     assert code == 0 and "recorded-8" in shown and "ä€" in shown
+    shown, code = pexpect.run("asciinema play -s 1000 " + path, withexitstatus=True,
+                              encoding="utf-8", env=dict(os.environ, LC_ALL="C.UTF-8"))
+    assert code == 0 and "recorded-8" in shown
     # the stored file itself is asciicast inside zstd
     stored, = [os.path.join(d, f) for d, _, fs in os.walk(proxy.recordings) for f in fs]
     plain = subprocess.run(["zstd", "-dcq", stored], capture_output=True, check=True).stdout
@@ -221,6 +225,41 @@ def test_planted_names_are_refused(proxy, client, scratch, planted):
     assert client.ssh("echo next").stdout == "next\n"  # the next id is free
 
 
+def test_planted_folder_of_the_day_is_refused(proxy, client, scratch):
+    elsewhere = os.path.join(scratch, harness.random_name())
+    os.mkdir(elsewhere, 0o777)
+    os.chmod(elsewhere, 0o777)
+    os.makedirs(proxy.recordings, exist_ok=True)
+    for day in (time.time() - 60, time.time() + 60):
+        name = time.strftime("%Y-%m-%d", time.gmtime(day))
+        if not os.path.lexists(os.path.join(proxy.recordings, name)):
+            os.symlink(elsewhere, os.path.join(proxy.recordings, name))
+    r = client.ssh("echo should not run")
+    assert r.returncode == 255 and r.stdout == ""
+    assert "its recording cannot be opened" in r.stderr
+    assert os.listdir(elsewhere) == []
+    assert ended(proxy)["endReason"] == "recording-failed"
+
+
+@pytest.mark.parametrize("policy", ["terminate", "refuse", "continue"])
+def test_recording_that_cannot_begin(make_proxy, target, keys, policy):
+    p = make_proxy({"recording": {"on_failure": policy}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    for day in (time.time() - 60, time.time() + 60):
+        with open(p.recordings + time.strftime("/%Y-%m-%d", time.gmtime(day)), "w") as f:
+            f.write("no folder")
+    t = harness.Client(p, key=keys.make("alice")).terminal("echo it-$((1+1))")
+    t.expect(pexpect.EOF)
+    row = ended(p)
+    if policy == "continue":
+        assert "it-2" in t.before
+        assert (row["endReason"], row["recording"]) == ("user-exit", "degraded")
+    else:
+        assert "it-2" not in t.before and "recording cannot be opened" in t.before
+        assert (row["endReason"], row["recording"]) == ("recording-failed", "failed")
+    assert p.events("recording-failed")
+
+
 @pytest.fixture
 def small_disk(scratch):
     if not harness.IS_ROOT:
@@ -360,6 +399,110 @@ HOSTILE = {
     "sequence within a sequence": b"\x1b[3\x1b]52;c;aGFoYQ==\x07\x1b[1\x18\x1b[\x1a6n",
     "paragraphs of parameters": b"\x1b[" + b"1;" * 5000 + b"n",
 }
+
+
+def typed_lines(proxy, scratch):
+    """What the newest recording keeps of the user's keys."""
+    row = ended(proxy)
+    _, _, events = export(proxy, row["id"], scratch)
+    stored, = [os.path.join(d, f) for d, _, fs in os.walk(proxy.recordings) for f in fs]
+    everything = subprocess.run(["zstd", "-dcq", stored], capture_output=True, check=True).stdout
+    with open(stored, "rb") as f:
+        everything += f.read()  # the frames between hold exact bytes
+    return [e[2].rstrip("\r") for e in events if e[1] == "i"], everything
+
+
+@pytest.fixture
+def echoed(make_proxy, target, keys):
+    p = make_proxy({"recording": {"input": "echoed"}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    shell = harness.Client(p, key=keys.make("alice")).shell()
+
+    def leave():
+        shell.sendline("exit")
+        shell.expect(pexpect.EOF)
+
+    shell.leave = leave
+    return p, shell
+
+
+def test_echoed_input_keeps_edited_lines(echoed, scratch):
+    """Readline: corrections are applied, and what ran is what is kept."""
+    p, shell = echoed
+    for keys, says in (
+            ("echo plain-$((1+1))", "plain-2"),
+            ("echo corrextx\b\b\bcted-$((1+2))", "corrected-3"),  # Backspace as ^H
+            ("echo rubbx\x7fed-$((1+3))", "rubbed-4"),
+            ("echo gone gone\x17there-$((1+4))", "gone there-5"),  # ^W
+            ("nonsense\x15echo anew-$((1+5))", "anew-6"),  # ^U
+            ("echo ä€\U0001f642-$((1+6))", "ä€\U0001f642-7")):
+        shell.sendline(keys)
+        shell.expect("[\r\n]" + re.escape(says))
+        shell.expect("READY[$#] ")
+    shell.leave()
+    lines, _ = typed_lines(p, scratch)
+    assert lines == ["echo plain-$((1+1))", "echo corrected-$((1+2))", "echo rubbed-$((1+3))",
+                     "echo gone there-$((1+4))", "echo anew-$((1+5))",
+                     "echo ä€\U0001f642-$((1+6))", "exit"]
+
+
+def test_echoed_input_keeps_no_password_of_sudo(echoed, scratch):
+    if not shutil.which("sudo") or not harness.IS_ROOT:
+        pytest.skip("needs sudo, and root to become somebody who must type a password")
+    p, shell = echoed
+    shell.sendline("setpriv --reuid nobody --regid nogroup --clear-groups sudo -k -p 'Your word: ' id")
+    if shell.expect(["Your word: ", "READY[$#] "]) == 1:
+        pytest.skip("sudo does not ask here: " + shell.before)
+    shell.sendline("swordfish-1")
+    shell.expect("Your word: ")
+    shell.sendline("swordfish-2")
+    shell.expect("Your word: ")
+    shell.sendintr()
+    shell.expect("READY[$#] ")
+    shell.sendline("echo after-$((1+1))")
+    shell.expect("after-2")
+    shell.leave()
+    lines, everything = typed_lines(p, scratch)
+    assert "echo after-$((1+1))" in lines
+    assert not any("swordfish" in line for line in lines)
+    assert b"swordfish" not in everything
+
+
+def test_echoed_input_keeps_nothing_unseen(echoed, scratch):
+    """Prompts that show nothing, or stars; pasted with the Enter; typed ahead."""
+    p, shell = echoed
+    for ask in ("read -s -p 'Word: ' x; echo",
+                "stty -echo; printf 'Word: '; read x; stty echo; echo",
+                "printf 'Word: '; stty -echo -icanon; x=; while read -r -n1 c; do [ -z \"$c\" ] "
+                "&& break; x=$x$c; printf '*'; done; stty echo icanon; echo"):
+        shell.sendline(ask)
+        shell.expect("Word: ")
+        shell.sendline("secret-abc-123")
+        shell.expect("READY[$#] ")
+        shell.sendline("echo got-${#x}")
+        shell.expect("got-14")
+        shell.expect("READY[$#] ")
+    shell.leave()
+    lines, everything = typed_lines(p, scratch)
+    assert lines.count("echo got-${#x}") == 3
+    assert not any("secret-abc" in line for line in lines)
+    assert b"secret-abc" not in everything
+
+
+def test_echoed_input_keeps_nothing_of_vim(echoed, scratch):
+    p, shell = echoed
+    path = os.path.join(scratch, harness.random_name())
+    shell.sendline("vim -u NONE -i NONE -N --noplugin " + path)
+    shell.expect("New")
+    shell.send("iwritten in vim\rsecond line\x1b:wq\r")
+    shell.expect("READY[$#] ")
+    with open(path) as f:
+        assert f.read() == "written in vim\nsecond line\n"
+    shell.sendline("echo back-$((1+1))")
+    shell.expect("back-2")
+    shell.leave()
+    lines, _ = typed_lines(p, scratch)
+    assert lines == ["vim -u NONE -i NONE -N --noplugin " + path, "echo back-$((1+1))", "exit"]
 
 
 MOVES_AND_COLOURS = re.compile(
