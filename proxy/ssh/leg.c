@@ -202,8 +202,11 @@ void leg_settle(struct leg *leg)
         flush(leg);
     if (!leg_is_alive(leg))
         return;
-    if (!leg_has_unsent(leg))
+    if (!leg_has_unsent(leg)) {
+        if (leg->unsent >= LEG_BUDGET) /* somebody waits for room, and nothing else may happen */
+            event_active(leg->readable, EV_READ, 0);
         leg->unsent = 0;
+    }
     if (leg->io->is_blocked && !leg->is_writable_armed)
         leg->is_writable_armed = event_add(leg->writable, NULL) == 0;
     if (io_has_input(leg->io))

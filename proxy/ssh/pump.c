@@ -311,6 +311,8 @@ void pump_step(struct channel *c)
         if (c->has_started) /* what is typed ahead waits until the target runs something */
             has_moved |= move(&c->user, &c->target, 0);
     }
+    if (has_moved)
+        session_want_turn(c->session);
 }
 
 bool pump_show(struct channel *c, const void *data, size_t len, bool is_stderr)

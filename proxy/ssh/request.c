@@ -94,8 +94,20 @@ static bool read_resize(struct channel *c, struct request *r)
     return true;
 }
 
+static void resized(struct channel *c, const struct request *r)
+{
+    if (!c->has_pty)
+        return;
+    c->cols = r->cols;
+    c->rows = r->rows;
+    terminal_resize(&c->terminal, c->cols, c->rows);
+    record_resize(c);
+}
+
 static int send_resize(struct channel *c, struct request *r)
 {
+    if (!r->is_own)
+        resized(c, r);
     return ssh_channel_change_pty_size(c->target.ssh, r->cols, r->rows);
 }
 
@@ -220,6 +232,7 @@ static void add_own(struct channel *c, const struct request_row *row, const char
     if (c->request_count >= CHANNEL_QUEUE_MAX || !(r = calloc(1, sizeof(*r))))
         return;
     r->row = row;
+    r->is_own = true;
     r->cols = cols;
     r->rows = lines;
     if (text && !(r->text = strdup(text))) {
@@ -251,16 +264,6 @@ static bool has_start(const struct channel *c)
             return true;
     }
     return c->has_started;
-}
-
-static void resized(struct channel *c, const struct request *r)
-{
-    if (!c->has_pty)
-        return;
-    c->cols = r->cols;
-    c->rows = r->rows;
-    terminal_resize(&c->terminal, c->cols, c->rows);
-    record_resize(c);
 }
 
 static void resize_kept_pty(struct channel *c)
@@ -329,8 +332,6 @@ void request_message(struct session *s, ssh_message message)
         take_local(c, r);
         return;
     }
-    if (r->row == ROW_RESIZE)
-        resized(c, r);
     append(c, r);
 }
 

@@ -76,6 +76,7 @@ struct request {
     char *text;          /* terminal type, variable, command, subsystem or signal */
     char *value;         /* of the variable */
     uint16_t cols, rows;
+    bool is_own; /* ours, not the client's */
 };
 STAILQ_HEAD(request_list, request);
 

@@ -18,6 +18,7 @@
 /* libssh answers neither a bad signature nor a signature of a type it does not take. */
 #define UNANSWERED_MS   3000
 #define UNANSWERED_MIN  128 /* a signature is longer; what some send to stay alive is not */
+#define LOGIN_BYTES_MAX (1024 * 1024) /* libssh queues what comes while the broker is asked */
 #define NAME_IMPOSSIBLE "?" /* goes to the broker, so that its time and its answer are the same */
 #define METHODS         (SSH_AUTH_METHOD_PUBLICKEY | SSH_AUTH_METHOD_PASSWORD)
 
@@ -243,6 +244,10 @@ void user_step(struct session *s, int64_t now_ms)
 {
     if (s->phase != PHASE_LOGIN)
         return;
+    if (s->user.io && s->user.io->received > LOGIN_BYTES_MAX) {
+        end_login(s, "Too much was sent before the login.");
+        return;
+    }
     if (s->login.has_result)
         apply_result(s);
     if (s->phase == PHASE_LOGIN)
