@@ -26,15 +26,15 @@ struct control_status {
     int32_t pid;
     int64_t started_wall_us;
     bool is_draining;
-    uint32_t sessions;        /* live */
-    uint32_t links;           /* relays connected, sessions or not */
+    uint32_t sessions; /* live */
+    uint32_t links;    /* relays connected, sessions or not */
     uint32_t unauthenticated, parked;
     uint64_t accepted, evicted, adopted;
     uint64_t history_queued, history_lost;
-    uint64_t recording_free;  /* bytes free where recordings go */
+    uint64_t recording_free; /* bytes free where recordings go */
     char config_path[256];
     int64_t config_loaded_wall_us;
-    char listeners[512];      /* "ssh [::]:2222, ..." */
+    char listeners[512]; /* "ssh [::]:2222, ..." */
 };
 
 /* A password hash is ready (hash "" when hashing failed). Called from the loop. */

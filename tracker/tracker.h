@@ -38,8 +38,8 @@ void tracker_destroy(struct tracker *t);
 
 /*
  * A session begins: writes its row, makes its page. info: id and times are filled in; the rest is
- * copied. relay is what the ops get. *page_fd is the caller's to close. Errors as store_session_open
- * and ERR_FULL for a limit (err has the sentence).
+ * copied. relay is what the ops get. *page_fd is the caller's to close. Errors as
+ * store_session_open and ERR_FULL for a limit (err has the sentence).
  */
 MUST_CHECK int tracker_open(struct tracker *t, struct session_info *info,
                             const struct policy *policy, void *relay, int *page_fd, char *err,
@@ -49,8 +49,8 @@ MUST_CHECK int tracker_open(struct tracker *t, struct session_info *info,
  * ERR_EXISTS when a live relay has it. */
 MUST_CHECK int tracker_adopt(struct tracker *t, uint64_t id, const struct policy *policy,
                              struct activity_page *page, void *relay);
-void tracker_ready(struct tracker *t, uint64_t id);    /* connecting -> active */
-void tracker_resumed(struct tracker *t, uint64_t id);  /* the relay saw input while idle or warned */
+void tracker_ready(struct tracker *t, uint64_t id);   /* connecting -> active */
+void tracker_resumed(struct tracker *t, uint64_t id); /* the relay saw input while idle or warned */
 void tracker_channels(struct tracker *t, uint64_t id, const char *channels);
 void tracker_recording(struct tracker *t, uint64_t id, enum recording_state state);
 /* The end, once: with the relay's own account of it, or reason END_RELAY_CRASHED when it vanished.
@@ -89,7 +89,6 @@ void tracker_watch_remove(struct tracker *t, struct tracker_watch *w); /* fine i
 
 /* The sentence of CONTRACT's notices: "You have been disconnected: idle for 30 minutes". */
 const char *tracker_end_sentence(char *dst, size_t dst_len, enum end_reason reason,
-                                 const char *author, const char *text,
-                                 const struct policy *policy);
+                                 const char *author, const char *text, const struct policy *policy);
 
 #endif

@@ -35,7 +35,7 @@ struct activity_page {
     /* the relay's cache lines */
     alignas(64) _Atomic uint64_t bytes_in;
     _Atomic uint64_t bytes_out;
-    _Atomic int64_t last_input_ms;    /* clock_mono_ms; what `input` counts */
+    _Atomic int64_t last_input_ms; /* clock_mono_ms; what `input` counts */
     _Atomic int64_t last_output_ms;
     _Atomic int64_t last_activity_ms; /* what the policy's `counts` counts; drives idle */
     _Atomic uint32_t holds_active;    /* channels that are active by themselves (running exec) */

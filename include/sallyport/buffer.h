@@ -14,11 +14,11 @@
 
 struct buffer {
     uint8_t *data;
-    size_t len;      /* bytes held */
-    size_t cap;      /* bytes allocated */
-    size_t max_len;  /* never grows past this */
+    size_t len;     /* bytes held */
+    size_t cap;     /* bytes allocated */
+    size_t max_len; /* never grows past this */
     bool failed;
-    bool is_secret;  /* wiped before any free, growing included */
+    bool is_secret; /* wiped before any free, growing included */
 };
 
 /* Starts empty and allocates nothing. buffer_finish() frees; the struct may then be used again. */

@@ -31,7 +31,7 @@
 #define LINK_TICKET_MAX  256
 #define LINK_KEY_MAX     8192 /* public key blob, RFC 4253 §6.6 format */
 #define LINK_COMMAND_MAX 4096
-#define LINK_TARGETS_MAX 200  /* rows in one TARGET_LIST */
+#define LINK_TARGETS_MAX 200 /* rows in one TARGET_LIST */
 
 /* What a relay is doing, as HELLO tells a broker that adopts it. */
 enum link_phase { LINK_PHASE_LOGIN, LINK_PHASE_CHOOSING, LINK_PHASE_SESSION, LINK_PHASE_ENDED };
@@ -61,24 +61,24 @@ enum link_record { LINK_RECORD_NO, LINK_RECORD_YES, LINK_RECORD_REFUSED };
 enum link_notice { LINK_NOTICE_WARNING, LINK_NOTICE_MESSAGE };
 
 /* A blob of at most n bytes. */
-#define LINK_BLOB(n)                                                                               \
-    struct {                                                                                       \
-        uint16_t len;                                                                              \
-        uint8_t data[n];                                                                           \
+#define LINK_BLOB(n)     \
+    struct {             \
+        uint16_t len;    \
+        uint8_t data[n]; \
     }
 
 /* ---- relay to broker ---- */
 
-struct link_hello { /* fd: the activity page, when session_id is not 0 */
-    uint8_t protocol;  /* enum protocol */
-    uint8_t phase;     /* enum link_phase */
-    uint32_t pid;      /* for the log only; the broker uses SO_PEERCRED */
+struct link_hello {   /* fd: the activity page, when session_id is not 0 */
+    uint8_t protocol; /* enum protocol */
+    uint8_t phase;    /* enum link_phase */
+    uint32_t pid;     /* for the log only; the broker uses SO_PEERCRED */
     char client_address[64];
     uint16_t client_port;
     char device[SESSION_DEVICE_MAX];
-    char user[NAME_MAX_LEN + 1]; /* "" before authentication */
-    uint32_t attempts;           /* failed ones so far */
-    uint64_t session_id;         /* 0 when none */
+    char user[NAME_MAX_LEN + 1];       /* "" before authentication */
+    uint32_t attempts;                 /* failed ones so far */
+    uint64_t session_id;               /* 0 when none */
     LINK_BLOB(LINK_TICKET_MAX) ticket; /* the newest the broker gave */
 };
 
@@ -105,7 +105,8 @@ struct link_targets {
     uint32_t offset; /* rows to skip */
 };
 
-struct link_host_key { /* asks to pin the key of an accept-new target; answered by HOST_KEY_RESULT */
+struct link_host_key { /* asks to pin the key of an accept-new target; answered by HOST_KEY_RESULT
+                        */
     char key_type[64];
     LINK_BLOB(LINK_KEY_MAX) key;
 };
@@ -269,37 +270,37 @@ struct link_gate_status { /* gate, at changes, at most once a second */
 };
 
 /* id, wire number, struct, from ('R' relay, 'B' broker to relay, 'g' gate, 'G' broker to gate) */
-#define LINK_MESSAGES(X)                                                                           \
-    X(LINK_HELLO, 1, hello, 'R')                                                                   \
-    X(LINK_AUTH_PASSWORD, 2, auth_password, 'R')                                                   \
-    X(LINK_AUTH_KEY, 3, auth_key, 'R')                                                             \
-    X(LINK_ROUTE, 4, route, 'R')                                                                   \
-    X(LINK_TARGETS, 5, targets, 'R')                                                               \
-    X(LINK_HOST_KEY, 6, host_key, 'R')                                                             \
-    X(LINK_READY, 7, ready, 'R')                                                                   \
-    X(LINK_RECORD_OPEN, 8, record_open, 'R')                                                       \
-    X(LINK_CHANNEL, 9, channel, 'R')                                                               \
-    X(LINK_FRAME, 10, frame, 'R')                                                                  \
-    X(LINK_RECORDING_STATE, 11, recording_state, 'R')                                              \
-    X(LINK_RESUMED, 12, resumed, 'R')                                                              \
-    X(LINK_EVENT, 13, event, 'R')                                                                  \
-    X(LINK_CLOSED, 14, closed, 'R')                                                                \
-    X(LINK_WELCOME, 32, welcome, 'B')                                                              \
-    X(LINK_AUTH_RESULT, 33, auth_result, 'B')                                                      \
-    X(LINK_ROUTE_RESULT, 34, route_result, 'B')                                                    \
-    X(LINK_TARGET_LIST, 35, target_list, 'B')                                                      \
-    X(LINK_TARGET_ROW, 36, target_row, 'B')                                                        \
-    X(LINK_HOST_KEY_RESULT, 37, host_key_result, 'B')                                              \
-    X(LINK_RECORDING, 38, recording, 'B')                                                          \
-    X(LINK_NOTICE, 39, notice, 'B')                                                                \
-    X(LINK_POLICY, 40, policy, 'B')                                                                \
-    X(LINK_END, 41, end, 'B')                                                                      \
-    X(LINK_CLOSED_ACK, 42, closed_ack, 'B')                                                        \
-    X(LINK_GATE_READY, 64, gate_ready, 'g')                                                        \
-    X(LINK_GATE_STATUS, 65, gate_status, 'g')                                                      \
-    X(LINK_GATE_CONFIG, 80, gate_config, 'G')                                                      \
-    X(LINK_GATE_KEY, 81, gate_key, 'G')                                                            \
-    X(LINK_GATE_LISTEN, 82, gate_listen, 'G')                                                      \
+#define LINK_MESSAGES(X)                              \
+    X(LINK_HELLO, 1, hello, 'R')                      \
+    X(LINK_AUTH_PASSWORD, 2, auth_password, 'R')      \
+    X(LINK_AUTH_KEY, 3, auth_key, 'R')                \
+    X(LINK_ROUTE, 4, route, 'R')                      \
+    X(LINK_TARGETS, 5, targets, 'R')                  \
+    X(LINK_HOST_KEY, 6, host_key, 'R')                \
+    X(LINK_READY, 7, ready, 'R')                      \
+    X(LINK_RECORD_OPEN, 8, record_open, 'R')          \
+    X(LINK_CHANNEL, 9, channel, 'R')                  \
+    X(LINK_FRAME, 10, frame, 'R')                     \
+    X(LINK_RECORDING_STATE, 11, recording_state, 'R') \
+    X(LINK_RESUMED, 12, resumed, 'R')                 \
+    X(LINK_EVENT, 13, event, 'R')                     \
+    X(LINK_CLOSED, 14, closed, 'R')                   \
+    X(LINK_WELCOME, 32, welcome, 'B')                 \
+    X(LINK_AUTH_RESULT, 33, auth_result, 'B')         \
+    X(LINK_ROUTE_RESULT, 34, route_result, 'B')       \
+    X(LINK_TARGET_LIST, 35, target_list, 'B')         \
+    X(LINK_TARGET_ROW, 36, target_row, 'B')           \
+    X(LINK_HOST_KEY_RESULT, 37, host_key_result, 'B') \
+    X(LINK_RECORDING, 38, recording, 'B')             \
+    X(LINK_NOTICE, 39, notice, 'B')                   \
+    X(LINK_POLICY, 40, policy, 'B')                   \
+    X(LINK_END, 41, end, 'B')                         \
+    X(LINK_CLOSED_ACK, 42, closed_ack, 'B')           \
+    X(LINK_GATE_READY, 64, gate_ready, 'g')           \
+    X(LINK_GATE_STATUS, 65, gate_status, 'g')         \
+    X(LINK_GATE_CONFIG, 80, gate_config, 'G')         \
+    X(LINK_GATE_KEY, 81, gate_key, 'G')               \
+    X(LINK_GATE_LISTEN, 82, gate_listen, 'G')         \
     X(LINK_GATE_SETTLED, 83, gate_settled, 'G')
 
 enum link_type {

@@ -19,30 +19,30 @@ enum policy_on_failure { ON_FAILURE_TERMINATE, ON_FAILURE_REFUSE, ON_FAILURE_CON
 enum policy_kind { POLICY_DURATION, POLICY_COUNT, POLICY_SIZE, POLICY_BOOL, POLICY_CHOICE };
 
 /* member, key, section of proxy.conf, kind, choices ("a|b"), default, min, max, help */
-#define POLICY_KEYS(X)                                                                             \
-    X(idle_after, "idle_after", "idle", POLICY_DURATION, NULL, "5m", 0, 31536000,                  \
-      "Show a session as idle after this long without activity; 0 never does.")                    \
-    X(warn_after, "warn_after", "idle", POLICY_DURATION, NULL, "10m", 0, 31536000,                 \
-      "Warn the user after this long without activity; 0 never does.")                             \
-    X(disconnect_after, "disconnect_after", "idle", POLICY_DURATION, NULL, "30m", 0, 31536000,     \
-      "End a session after this long without activity; 0 never does.")                             \
-    X(counts, "counts", "idle", POLICY_CHOICE, "auto|input|traffic", "auto", 0, 2,                 \
-      "What counts as activity: input is what the user types, clicks or sends; traffic is data "   \
-      "either way; auto is input for a terminal or a desktop and traffic for the rest.")           \
-    X(sessions_per_user, "sessions_per_user", "limits", POLICY_COUNT, NULL, "50", 0, 100000,       \
-      "Live sessions one user may have; 0 is no limit.")                                           \
-    X(max_duration, "max_duration", "limits", POLICY_DURATION, NULL, "0", 0, 31536000,             \
-      "End a session after this long, active or not; 0 never does.")                               \
-    X(channels, "channels", "limits", POLICY_COUNT, NULL, "10", 1, 1000,                           \
-      "Channels that may be open on one connection at a time.")                                    \
-    X(record, "ssh", "recording", POLICY_BOOL, NULL, "yes", 0, 1,                                  \
-      "Record SSH terminals and the output of commands.")                                          \
-    X(input, "input", "recording", POLICY_CHOICE, "no|echoed|all", "no", 0, 2,                     \
-      "Keep what the user types: no, only lines that came back on the screen, or all of it, "      \
-      "passwords included.")                                                                       \
-    X(on_failure, "on_failure", "recording", POLICY_CHOICE, "terminate|refuse|continue",           \
-      "terminate", 0, 2,                                                                           \
-      "When a recording cannot be written: terminate ends the session and refuses new ones, "      \
+#define POLICY_KEYS(X)                                                                           \
+    X(idle_after, "idle_after", "idle", POLICY_DURATION, NULL, "5m", 0, 31536000,                \
+      "Show a session as idle after this long without activity; 0 never does.")                  \
+    X(warn_after, "warn_after", "idle", POLICY_DURATION, NULL, "10m", 0, 31536000,               \
+      "Warn the user after this long without activity; 0 never does.")                           \
+    X(disconnect_after, "disconnect_after", "idle", POLICY_DURATION, NULL, "30m", 0, 31536000,   \
+      "End a session after this long without activity; 0 never does.")                           \
+    X(counts, "counts", "idle", POLICY_CHOICE, "auto|input|traffic", "auto", 0, 2,               \
+      "What counts as activity: input is what the user types, clicks or sends; traffic is data " \
+      "either way; auto is input for a terminal or a desktop and traffic for the rest.")         \
+    X(sessions_per_user, "sessions_per_user", "limits", POLICY_COUNT, NULL, "50", 0, 100000,     \
+      "Live sessions one user may have; 0 is no limit.")                                         \
+    X(max_duration, "max_duration", "limits", POLICY_DURATION, NULL, "0", 0, 31536000,           \
+      "End a session after this long, active or not; 0 never does.")                             \
+    X(channels, "channels", "limits", POLICY_COUNT, NULL, "10", 1, 1000,                         \
+      "Channels that may be open on one connection at a time.")                                  \
+    X(record, "ssh", "recording", POLICY_BOOL, NULL, "yes", 0, 1,                                \
+      "Record SSH terminals and the output of commands.")                                        \
+    X(input, "input", "recording", POLICY_CHOICE, "no|echoed|all", "no", 0, 2,                   \
+      "Keep what the user types: no, only lines that came back on the screen, or all of it, "    \
+      "passwords included.")                                                                     \
+    X(on_failure, "on_failure", "recording", POLICY_CHOICE, "terminate|refuse|continue",         \
+      "terminate", 0, 2,                                                                         \
+      "When a recording cannot be written: terminate ends the session and refuses new ones, "    \
       "refuse lets live ones go on unrecorded and refuses new ones, continue does neither.")
 
 struct policy {
@@ -58,14 +58,14 @@ struct policy_overlay {
 };
 
 struct policy_key {
-    const char *key;     /* as typed on a target, role or grant; "record" for recording.ssh */
+    const char *key; /* as typed on a target, role or grant; "record" for recording.ssh */
     const char *section;
     const char *conf_key;
     enum policy_kind kind;
     const char *choices;
     const char *def;
     uint64_t min, max;
-    size_t offset;       /* of the member in struct policy */
+    size_t offset; /* of the member in struct policy */
     const char *help;
 };
 
@@ -75,8 +75,8 @@ extern const size_t policy_key_count;
 /* The built-in defaults. */
 void policy_defaults(struct policy *p);
 
-/* Parse one value as a row says. On error writes a sentence that says what to do to err; it does not
- * name the key, which has two names: the caller does. */
+/* Parse one value as a row says. On error writes a sentence that says what to do to err; it does
+ * not name the key, which has two names: the caller does. */
 MUST_CHECK int policy_parse_value(const struct policy_key *key, const char *text, uint64_t *value,
                                   char *err, size_t err_len);
 const char *policy_value_text(const struct policy_key *key, uint64_t value, char *dst,

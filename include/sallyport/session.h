@@ -12,10 +12,10 @@
 #include <sallyport/login.h>
 
 /* id, name */
-#define SESSION_STATES(X)                                                                          \
-    X(SESSION_CONNECTING, "connecting")                                                            \
-    X(SESSION_ACTIVE, "active")                                                                    \
-    X(SESSION_IDLE, "idle")                                                                        \
+#define SESSION_STATES(X)               \
+    X(SESSION_CONNECTING, "connecting") \
+    X(SESSION_ACTIVE, "active")         \
+    X(SESSION_IDLE, "idle")             \
     X(SESSION_DISCONNECTED, "disconnected")
 
 enum session_state {
@@ -26,21 +26,21 @@ enum session_state {
 };
 
 /* id, name (CONTRACT: endReason), is an error, what happened (for an operator) */
-#define END_REASONS(X)                                                                             \
-    X(END_NONE, "none", false, "still there")                                                      \
-    X(END_USER_EXIT, "user-exit", false, "the user ended it")                                      \
-    X(END_ADMIN_ENDED, "admin-ended", false, "an admin ended it")                                  \
-    X(END_SELF_ENDED, "self-ended", false, "the user ended it from elsewhere")                     \
-    X(END_IDLE_TIMEOUT, "idle-timeout", false, "no activity for too long")                         \
-    X(END_MAX_DURATION, "max-duration", false, "maximum duration reached")                         \
-    X(END_TARGET_CLOSED, "target-closed", false, "the target closed the connection")               \
-    X(END_TARGET_UNREACHABLE, "target-unreachable", true, "the target could not be reached")       \
-    X(END_NETWORK_LOST, "network-lost", true, "the client's connection was lost")                  \
-    X(END_POLICY, "policy", true, "refused or ended by policy")                                    \
-    X(END_REVOKED, "revoked", false, "access was withdrawn")                                       \
-    X(END_RECORDING_FAILED, "recording-failed", true, "the recording could not be written")        \
-    X(END_RELAY_CRASHED, "relay-crashed", true, "the relay process died")                          \
-    X(END_BROKER_LOST, "broker-lost", true, "no broker was there to see the end")                  \
+#define END_REASONS(X)                                                                       \
+    X(END_NONE, "none", false, "still there")                                                \
+    X(END_USER_EXIT, "user-exit", false, "the user ended it")                                \
+    X(END_ADMIN_ENDED, "admin-ended", false, "an admin ended it")                            \
+    X(END_SELF_ENDED, "self-ended", false, "the user ended it from elsewhere")               \
+    X(END_IDLE_TIMEOUT, "idle-timeout", false, "no activity for too long")                   \
+    X(END_MAX_DURATION, "max-duration", false, "maximum duration reached")                   \
+    X(END_TARGET_CLOSED, "target-closed", false, "the target closed the connection")         \
+    X(END_TARGET_UNREACHABLE, "target-unreachable", true, "the target could not be reached") \
+    X(END_NETWORK_LOST, "network-lost", true, "the client's connection was lost")            \
+    X(END_POLICY, "policy", true, "refused or ended by policy")                              \
+    X(END_REVOKED, "revoked", false, "access was withdrawn")                                 \
+    X(END_RECORDING_FAILED, "recording-failed", true, "the recording could not be written")  \
+    X(END_RELAY_CRASHED, "relay-crashed", true, "the relay process died")                    \
+    X(END_BROKER_LOST, "broker-lost", true, "no broker was there to see the end")            \
     X(END_SHUTDOWN, "shutdown", false, "Sallyport was shut down")
 
 enum end_reason {
@@ -65,10 +65,10 @@ int end_reason_from_name(const char *name);
 int protocol_from_name(const char *name);
 int recording_state_from_name(const char *name);
 
-#define SESSION_TEXT_MAX   256 /* a sentence for people */
-#define SESSION_DEVICE_MAX 128
+#define SESSION_TEXT_MAX    256 /* a sentence for people */
+#define SESSION_DEVICE_MAX  128
 #define SESSION_ADDRESS_MAX 300 /* HOST:PORT of a target, host up to 255 */
-#define CHANNELS_TEXT_MAX  128 /* "session,session" */
+#define CHANNELS_TEXT_MAX   128 /* "session,session" */
 
 /*
  * Everything about one session, live or ended. Plain data, copied; owns nothing. Text fields hold
@@ -83,24 +83,24 @@ struct session_info {
     char user[NAME_MAX_LEN + 1];
     char account[ACCOUNT_MAX_LEN + 1];
     char target[NAME_MAX_LEN + 1];
-    char address[SESSION_ADDRESS_MAX];    /* of the target, HOST:PORT */
-    char client_address[64];              /* numeric, without port */
+    char address[SESSION_ADDRESS_MAX]; /* of the target, HOST:PORT */
+    char client_address[64];           /* numeric, without port */
     uint16_t client_port;
-    char device[SESSION_DEVICE_MAX];      /* SSH client version, RDP client name */
-    char location[128];                   /* address class or place; "" when unknown */
-    char channels[CHANNELS_TEXT_MAX];     /* kinds, comma separated, in order of opening */
-    char ended_by[NAME_MAX_LEN + 16];     /* user, "admin NAME", "broker", "target", "client" */
+    char device[SESSION_DEVICE_MAX];  /* SSH client version, RDP client name */
+    char location[128];               /* address class or place; "" when unknown */
+    char channels[CHANNELS_TEXT_MAX]; /* kinds, comma separated, in order of opening */
+    char ended_by[NAME_MAX_LEN + 16]; /* user, "admin NAME", "broker", "target", "client" */
     char end_text[SESSION_TEXT_MAX];
     char node[NAME_MAX_LEN + 1];
     int64_t started_wall_us;
-    int64_t ended_wall_us;                /* 0 while live */
+    int64_t ended_wall_us; /* 0 while live */
     int64_t last_activity_wall_us;
     uint64_t duration_s;
     uint64_t idle_s;
-    uint64_t bytes_in;                    /* user to target, payload after decryption */
+    uint64_t bytes_in; /* user to target, payload after decryption */
     uint64_t bytes_out;
     bool is_warned;
-    int32_t relay_pid;                    /* 0 when ended */
+    int32_t relay_pid; /* 0 when ended */
 };
 
 #endif

@@ -14,21 +14,21 @@
 #include <sallyport/buffer.h>
 
 struct terminal {
-    uint8_t state;        /* of the parser */
-    uint8_t utf8_left;    /* continuation bytes still to come */
+    uint8_t state;     /* of the parser */
+    uint8_t utf8_left; /* continuation bytes still to come */
     uint8_t param_count;
-    bool is_private;      /* CSI ? */
+    bool is_private; /* CSI ? */
     uint16_t params[8];
-    bool on_alternate;    /* alternate screen (modes 47, 1047, 1049) */
+    bool on_alternate; /* alternate screen (modes 47, 1047, 1049) */
     bool cursor_hidden;
     bool bracketed_paste;
     bool app_cursor, app_keypad;
-    bool at_line_start;   /* nothing printed since the last newline (a guess on a normal screen) */
-    bool has_escapes;     /* the target ever sent one */
-    bool modified_keys;   /* xterm's modifyOtherKeys */
-    bool kitty_keys;      /* kitty's keyboard protocol */
+    bool at_line_start; /* nothing printed since the last newline (a guess on a normal screen) */
+    bool has_escapes;   /* the target ever sent one */
+    bool modified_keys; /* xterm's modifyOtherKeys */
+    bool kitty_keys;    /* kitty's keyboard protocol */
     uint16_t alternate_mode; /* by which the alternate screen was entered */
-    uint16_t mouse_modes; /* bit set of 9, 1000, 1002, 1003, 1004, 1005, 1006, 1015 */
+    uint16_t mouse_modes;    /* bit set of 9, 1000, 1002, 1003, 1004, 1005, 1006, 1015 */
     uint16_t cols, rows;
 };
 

@@ -1,5 +1,6 @@
 /* Runs a corpus through one fuzz target without libFuzzer: each file whole, cut at every byte (up
- * to 4096) and with each byte altered (up to 1024), so that a plain build checks the same claims. */
+ * to 4096) and with each byte altered (up to 1024), so that a plain build checks the same claims.
+ */
 #include <dirent.h>
 #include <limits.h>
 #include <stdint.h>

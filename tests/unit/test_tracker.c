@@ -1,4 +1,5 @@
-/* The tracker over a real store and real pages, with a relay that only remembers what it was told. */
+/* The tracker over a real store and real pages, with a relay that only remembers what it was told.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -267,8 +268,8 @@ static void end_in_announces_then_ends(void **state)
     policy_defaults(&p);
     id = open_session(f, &p, &relay, &page);
     tracker_ready(f->tracker, id);
-    assert_int_equal(
-        tracker_end(f->tracker, id, END_ADMIN_ENDED, "admin root", "maintenance", 1), 0);
+    assert_int_equal(tracker_end(f->tracker, id, END_ADMIN_ENDED, "admin root", "maintenance", 1),
+                     0);
     assert_int_equal(relay.warnings, 1);
     assert_string_equal(relay.text,
                         "You will be disconnected in 1 second: ended by admin root (maintenance)");

@@ -30,11 +30,11 @@ struct recording_head {
     uint32_t channel;
     int64_t started_wall_us; /* of the recording */
     bool has_pty;
-    uint16_t cols, rows;     /* 80x24 when there is no pty */
-    const char *user;        /* borrowed for the call, here and below */
+    uint16_t cols, rows; /* 80x24 when there is no pty */
+    const char *user;    /* borrowed for the call, here and below */
     const char *account;
     const char *target;
-    const char *command;     /* "" for a shell */
+    const char *command; /* "" for a shell */
     const char *term;
 };
 
@@ -72,11 +72,11 @@ void recording_writer_destroy(struct recording_writer *w);
 struct recording_reader;
 
 enum recording_event_kind {
-    RECORDING_EVENT_OUTPUT,  /* "o" */
-    RECORDING_EVENT_STDERR,  /* "o" with a mark beside it */
-    RECORDING_EVENT_INPUT,   /* "i" */
-    RECORDING_EVENT_RESIZE,  /* "r" */
-    RECORDING_EVENT_NOTICE   /* "m" */
+    RECORDING_EVENT_OUTPUT, /* "o" */
+    RECORDING_EVENT_STDERR, /* "o" with a mark beside it */
+    RECORDING_EVENT_INPUT,  /* "i" */
+    RECORDING_EVENT_RESIZE, /* "r" */
+    RECORDING_EVENT_NOTICE  /* "m" */
 };
 
 struct recording_event {

@@ -199,8 +199,8 @@ MUST_CHECK int store_reachable(struct store *s, const char *user, enum protocol 
 
 struct store_session {
     struct session_info info;
-    uint64_t recordings;  /* how many were opened */
-    bool is_open;         /* no end was written yet */
+    uint64_t recordings; /* how many were opened */
+    bool is_open;        /* no end was written yet */
 };
 
 /* Immediate: a session does not begin without its row. Assigns info->id, never reused. */
@@ -214,15 +214,15 @@ void store_session_reopen(struct store *s, uint64_t id);
 MUST_CHECK int store_session_get(struct store *s, uint64_t id, struct store_session *out);
 
 struct store_session_filter {
-    char user[NAME_MAX_LEN + 1];       /* "" any; likewise below */
+    char user[NAME_MAX_LEN + 1]; /* "" any; likewise below */
     char target[NAME_MAX_LEN + 1];
     char account[ACCOUNT_MAX_LEN + 1];
-    int protocol;                      /* -1 any */
+    int protocol;                         /* -1 any */
     int64_t since_wall_us, until_wall_us; /* of the start; 0: open */
-    char search[128];                  /* substring of user, account, target, address, device.. */
+    char search[128]; /* substring of user, account, target, address, device.. */
     bool only_open;
-    uint64_t before_id;                /* only smaller ids, to page on; 0: all */
-    uint32_t limit;                    /* 0: none; newest (highest id) first */
+    uint64_t before_id; /* only smaller ids, to page on; 0: all */
+    uint32_t limit;     /* 0: none; newest (highest id) first */
 };
 typedef bool (*store_session_fn)(const struct store_session *row, void *arg);
 MUST_CHECK int store_sessions(struct store *s, const struct store_session_filter *f,
@@ -235,11 +235,11 @@ MUST_CHECK int store_ended_since(struct store *s, int64_t wall_us, uint64_t *cou
 struct store_recording {
     uint64_t session_id;
     uint32_t channel;
-    char path[256];        /* relative to the recording directory */
+    char path[256]; /* relative to the recording directory */
     int64_t started_wall_us;
     uint64_t frames;
     uint64_t file_len;
-    uint8_t chain[32];     /* head of the chain after `frames` */
+    uint8_t chain[32]; /* head of the chain after `frames` */
     enum recording_state state;
     bool is_closed;
 };
@@ -255,10 +255,10 @@ MUST_CHECK int store_recordings(struct store *s, uint64_t session_id, store_reco
 struct store_event {
     uint64_t id;
     int64_t at_wall_us;
-    char kind[32];                /* "login-failed", "session-open", "session-end", ... */
+    char kind[32]; /* "login-failed", "session-open", "session-end", ... */
     char user[NAME_MAX_LEN + 1];
-    char source[80];              /* client address, or "local uid N" */
-    uint64_t session_id;          /* 0: none */
+    char source[80];     /* client address, or "local uid N" */
+    uint64_t session_id; /* 0: none */
     char text[512];
 };
 typedef bool (*store_event_fn)(const struct store_event *e, void *arg);
