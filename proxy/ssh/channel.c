@@ -233,6 +233,17 @@ static void keep_hold(struct channel *c)
     relay_hold(c->session->relay, wanted ? 1 : -1);
 }
 
+/* The client closed, as OpenSSH does once both directions have ended. What the target still sends
+ * has nowhere to go, but its exit status has: the answer waits for it, as in sshd. */
+static void answer_close(struct channel *c)
+{
+    if (!c->user.got_close || (c->has_started && !c->has_status && !c->has_signal &&
+                               !c->target.got_close && !is_half_gone(&c->target)))
+        return;
+    send_exit(c);
+    send_close(&c->user);
+}
+
 static void step_open(struct channel *c, int64_t now_ms)
 {
     request_step(c);
@@ -240,8 +251,7 @@ static void step_open(struct channel *c, int64_t now_ms)
     notice_step(c, now_ms);
     pass_ends(&c->user, &c->target);
     pass_ends(&c->target, &c->user);
-    if (c->user.got_close)
-        send_close(&c->user); /* an answer; what the target still sends has nowhere to go */
+    answer_close(c);
     if (c->target.got_close && pump_is_empty(&c->target))
         send_close(&c->target);
     keep_hold(c);

@@ -16,8 +16,8 @@ import pytest
 
 import harness
 import peers
-from peers import (CHANNEL_CLOSE, CHANNEL_DATA, CHANNEL_EXTENDED_DATA, CHANNEL_FAILURE,
-                   CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_OPEN_FAILURE, CHANNEL_REQUEST,
+from peers import (CHANNEL_CLOSE, CHANNEL_DATA, CHANNEL_EOF, CHANNEL_EXTENDED_DATA,
+                   CHANNEL_FAILURE, CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_OPEN_FAILURE, CHANNEL_REQUEST,
                    CHANNEL_SUCCESS, CLOSED, GLOBAL_REQUEST, REQUEST_FAILURE, USERAUTH_FAILURE,
                    USERAUTH_SUCCESS, FakeTarget, PasswordClient, RawClient, told)
 
@@ -242,6 +242,18 @@ def test_half_close(client):
     assert (r.returncode, r.stdout) == (0, "a\nb\ndone\n")
     r = client.ssh("exec >&- 2>&-; wc -c >/dev/null; exit 4", input="x" * MB)
     assert (r.returncode, r.stdout) == (4, "")
+
+
+def test_close_before_the_exit_status(raw):
+    """A client may close once both directions have ended (OpenSSH's multiplexing does): the command
+    still runs, and its exit status still comes."""
+    raw.open_session()
+    raw.execute("exec >&- 2>&-; sleep 0.5; exit 7")
+    assert raw.hear(CHANNEL_EOF)[0] == CHANNEL_EOF
+    raw.say(CHANNEL_EOF, raw.theirs[0])
+    raw.say(CHANNEL_CLOSE, raw.theirs[0])
+    name, _, m = collect(raw)[2][-1]
+    assert (name, m.get_int()) == ("exit-status", 7)
 
 
 def test_no_input(client):
