@@ -64,10 +64,17 @@ deps_apt() {
     local sudo=()
     [ "$(id -u)" -eq 0 ] || sudo=(sudo -n)
     echo "Installing: $*" >&2
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
-        --no-install-recommends "$@" >&2 && return 0
-    # The lists may be missing (fresh container) or older than the archive.
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 &&
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
-            --no-install-recommends "$@" >&2
+    if ! deps_apt_get install -y --no-install-recommends "$@"; then
+        # The lists may be missing (fresh container) or older than the archive.
+        deps_apt_get update && deps_apt_get install -y --no-install-recommends "$@" || return 1
+    fi
+    # Debian starts what it installs. Nobody asked for an SSH server of the whole machine.
+    if [[ " $* " == *" openssh-server "* ]] && [ -d /run/systemd/system ]; then
+        "${sudo[@]}" systemctl disable --now ssh.service ssh.socket >/dev/null 2>&1 || true
+        echo "openssh-server is there for a private sshd on loopback; the service ssh is off." >&2
+    fi
+}
+
+deps_apt_get() {
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q "$@" >&2
 }
