@@ -64,14 +64,12 @@ uint8_t *container_put_end(uint8_t *dst, const struct container_end *e)
 {
     size_t reason_len = strnlen(e->reason, sizeof(e->reason) - 1);
 
-    dst = put_skippable(dst, "SPRE", 109 + reason_len);
+    dst = put_skippable(dst, "SPRE", 45 + reason_len);
     dst = put_be(dst, e->duration_ms, 8);
     dst = put_be(dst, e->output_bytes, 8);
     dst = put_be(dst, e->stderr_bytes, 8);
     dst = put_be(dst, e->output_unrecorded, 8);
     dst = put_be(dst, e->stderr_unrecorded, 8);
-    dst = put_bytes(dst, e->output_sha256, RECORDING_CHAIN_LEN);
-    dst = put_bytes(dst, e->stderr_sha256, RECORDING_CHAIN_LEN);
     dst = put_be(dst, reason_len, 1);
     return put_bytes(dst, e->reason, reason_len);
 }
@@ -166,9 +164,7 @@ enum parse container_end(struct cursor c, struct container_end *out)
     if (!take_tag(&c, "SPRE") || !cursor_be64(&c, &out->duration_ms) ||
         !cursor_be64(&c, &out->output_bytes) || !cursor_be64(&c, &out->stderr_bytes) ||
         !cursor_be64(&c, &out->output_unrecorded) || !cursor_be64(&c, &out->stderr_unrecorded) ||
-        !take_copy(&c, out->output_sha256, RECORDING_CHAIN_LEN) ||
-        !take_copy(&c, out->stderr_sha256, RECORDING_CHAIN_LEN) || !cursor_u8(&c, &reason_len) ||
-        !cursor_take(&c, reason_len, &reason))
+        !cursor_u8(&c, &reason_len) || !cursor_take(&c, reason_len, &reason))
         return PARSE_BAD;
     memcpy(out->reason, reason, reason_len);
     out->reason[reason_len] = '\0';

@@ -50,7 +50,6 @@ struct recording_reader {
     uint8_t chain[RECORDING_CHAIN_LEN];
     int64_t last_ms;
     uint64_t bytes[2]; /* output, stderr */
-    EVP_MD_CTX *sha256[2];
 
     bool is_lost; /* after damage: number, place and chain of the next are taken as they are */
     bool is_done;
@@ -319,13 +318,8 @@ static const struct {
 
 static void count_output(struct recording_reader *r, const struct recording_event *e)
 {
-    size_t i = e->kind == RECORDING_EVENT_STDERR;
-
-    if (e->kind != RECORDING_EVENT_OUTPUT && e->kind != RECORDING_EVENT_STDERR)
-        return;
-    r->bytes[i] += e->len;
-    if (EVP_DigestUpdate(r->sha256[i], e->data, e->len) != 1)
-        set_damage(r, r->sequence, "its hash cannot be computed");
+    if (e->kind == RECORDING_EVENT_OUTPUT || e->kind == RECORDING_EVENT_STDERR)
+        r->bytes[e->kind == RECORDING_EVENT_STDERR] += e->len;
 }
 
 /* Put the side records of the current event into it. */
@@ -403,13 +397,6 @@ static int line_next(struct recording_reader *r, struct recording_event *e)
     return 0;
 }
 
-static bool digest_is(EVP_MD_CTX *c, const uint8_t wanted[RECORDING_CHAIN_LEN])
-{
-    uint8_t got[RECORDING_CHAIN_LEN];
-
-    return EVP_DigestFinal_ex(c, got, NULL) == 1 && memcmp(got, wanted, sizeof(got)) == 0;
-}
-
 /* The whole was played: do the totals agree? */
 static void check_end(struct recording_reader *r)
 {
@@ -418,9 +405,7 @@ static void check_end(struct recording_reader *r)
     r->is_done = true;
     if (r->end_kind == RECORDING_DAMAGED || !r->has_end)
         return;
-    if (r->bytes[0] != r->end.output_bytes || r->bytes[1] != r->end.stderr_bytes ||
-        !digest_is(r->sha256[0], r->end.output_sha256) ||
-        !digest_is(r->sha256[1], r->end.stderr_sha256))
+    if (r->bytes[0] != r->end.output_bytes || r->bytes[1] != r->end.stderr_bytes)
         set_damage(r, r->sequence, "the totals of the end record do not match");
     else if (r->cut_bytes > 0)
         set_damage(r, r->sequence + 1, "there is something behind the end record");
@@ -505,8 +490,6 @@ void recording_reader_close(struct recording_reader *r)
         return;
     if (r->fd >= 0)
         close(r->fd);
-    for (size_t i = 0; i < 2; i++)
-        EVP_MD_CTX_free(r->sha256[i]);
     ZSTD_freeDCtx(r->dctx);
     free(r->in);
     free(r->header);
@@ -582,20 +565,10 @@ struct recording_reader *recording_reader_open_fd(int fd, char *err, size_t err_
     }
     r->fd = fd;
     r->end_kind = RECORDING_CUT;
-    for (size_t i = 0; i < 2; i++) {
-        r->sha256[i] = EVP_MD_CTX_new();
-        if (!r->sha256[i] || EVP_DigestInit_ex(r->sha256[i], EVP_sha256(), NULL) != 1) {
-            set_err(err, err_len, error_text(ERR_MEMORY));
-            goto fail;
-        }
-    }
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         set_err(err, err_len, "this is not a regular file");
-        goto fail;
-    }
-    if (begin(r, err, err_len) == 0)
+    else if (begin(r, err, err_len) == 0)
         return r;
-fail:
     recording_reader_close(r);
     return NULL;
 }

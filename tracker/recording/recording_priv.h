@@ -21,7 +21,7 @@
 #define CONTAINER_HEAD_LEN    32
 #define CONTAINER_TRAILER_LEN 116
 #define CONTAINER_HASHED_LEN  52 /* of the trailer: the fields before the hash */
-#define CONTAINER_END_MAX     (109 + 255)
+#define CONTAINER_END_MAX     (45 + 255)
 
 /* What a reader accepts. */
 #define CONTAINER_HEAD_MAX    4096
@@ -55,8 +55,6 @@ struct container_end {
     uint64_t duration_ms;
     uint64_t output_bytes, stderr_bytes;
     uint64_t output_unrecorded, stderr_unrecorded;
-    uint8_t output_sha256[RECORDING_CHAIN_LEN];
-    uint8_t stderr_sha256[RECORDING_CHAIN_LEN];
     char reason[256];
 };
 

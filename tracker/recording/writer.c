@@ -40,7 +40,6 @@ struct stream {
     size_t held_len;
     uint64_t bytes; /* recorded */
     uint64_t unrecorded;
-    EVP_MD_CTX *sha256; /* NULL: nothing came yet */
 };
 
 /* The mapping. Ordered so that what a small frame touches is few pages. */
@@ -78,6 +77,7 @@ struct recording_writer {
     /* the open frame */
     struct frame_memory *m;
     size_t m_len;
+    ZSTD_CCtx *compressor; /* in the mapping; NULL until its first frame */
     bool is_open;
     int64_t opened_ms;
     int64_t kept_until_ms; /* no frame open, mapping kept until then */
@@ -137,6 +137,7 @@ static void release_memory(struct recording_writer *w)
     if (w->m)
         munmap(w->m, w->m_len);
     w->m = NULL;
+    w->compressor = NULL;
 }
 
 void recording_writer_destroy(struct recording_writer *w)
@@ -144,8 +145,6 @@ void recording_writer_destroy(struct recording_writer *w)
     if (!w)
         return;
     release_memory(w);
-    for (size_t i = 0; i < STREAM_COUNT; i++)
-        EVP_MD_CTX_free(w->streams[i].sha256);
     echo_destroy(w->echo);
     free(w->header);
     close(w->fd);
@@ -296,23 +295,32 @@ static bool sha256(const void *data, size_t len, uint8_t out[RECORDING_CHAIN_LEN
     return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) == 1;
 }
 
-/* Compress the text of the frame to `to`; NULL: failed. */
-static uint8_t *put_frame(struct recording_writer *w, uint8_t *to)
+/* A compressor in the mapping. No checksum of its own: the segment's hash covers the frame. */
+static ZSTD_CCtx *make_compressor(struct frame_memory *m, size_t m_len)
 {
     ZSTD_compressionParameters p = compression();
     ZSTD_CCtx *c =
-        ZSTD_initStaticCCtx(w->m->workspace, w->m_len - offsetof(struct frame_memory, workspace));
-    size_t n;
+        ZSTD_initStaticCCtx(m->workspace, m_len - offsetof(struct frame_memory, workspace));
 
     /* a static compressor begins without its defaults, content size among them */
     if (!c || ZSTD_isError(ZSTD_CCtx_reset(c, ZSTD_reset_session_and_parameters)) ||
         ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, LEVEL)) ||
         ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_windowLog, (int)p.windowLog)) ||
         ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_hashLog, (int)p.hashLog)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_chainLog, (int)p.chainLog)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, 1)))
+        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_chainLog, (int)p.chainLog)))
         return NULL;
-    n = ZSTD_compress2(c, to, ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES), w->m->plain, w->plain_len);
+    return c;
+}
+
+/* Compress the text of the frame to `to`; NULL: failed. */
+static uint8_t *put_frame(struct recording_writer *w, uint8_t *to)
+{
+    size_t n;
+
+    if (!w->compressor && !(w->compressor = make_compressor(w->m, w->m_len)))
+        return NULL;
+    n = ZSTD_compress2(w->compressor, to, ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES), w->m->plain,
+                       w->plain_len);
     return ZSTD_isError(n) ? NULL : to + n;
 }
 
@@ -518,16 +526,6 @@ static int put_event(struct recording_writer *w, char code, const char *text, si
     return 0;
 }
 
-static int stream_hash(struct recording_writer *w, struct stream *s, const void *data, size_t len)
-{
-    if (!s->sha256) {
-        s->sha256 = EVP_MD_CTX_new();
-        if (!s->sha256 || EVP_DigestInit_ex(s->sha256, EVP_sha256(), NULL) != 1)
-            return fail(w, ENOMEM);
-    }
-    return EVP_DigestUpdate(s->sha256, data, len) == 1 ? 0 : fail(w, EIO);
-}
-
 /* How much of len a channel without a pty may still record; the rest is counted. */
 static int apply_cap(struct recording_writer *w, enum stream_id id, size_t *len, int64_t now_ms)
 {
@@ -571,7 +569,6 @@ int recording_output(struct recording_writer *w, const void *data, size_t len, b
                      int64_t now_ms)
 {
     enum stream_id id = is_stderr ? STREAM_STDERR : STREAM_OUTPUT;
-    struct stream *s = &w->streams[id];
 
     if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
         return ERR_SYSTEM;
@@ -581,9 +578,7 @@ int recording_output(struct recording_writer *w, const void *data, size_t len, b
         return ERR_SYSTEM;
     if (len == 0)
         return 0;
-    if (stream_hash(w, s, data, len) < 0)
-        return ERR_SYSTEM;
-    s->bytes += len;
+    w->streams[id].bytes += len;
     return put_stream(w, id, data, len, now_ms);
 }
 
@@ -643,12 +638,6 @@ int recording_tick(struct recording_writer *w, int64_t now_ms, int64_t *due_ms)
     return 0;
 }
 
-/* The digest of a stream so far; that of nothing when nothing came. */
-static bool stream_digest(const struct stream *s, uint8_t out[RECORDING_CHAIN_LEN])
-{
-    return s->sha256 ? EVP_DigestFinal_ex(s->sha256, out, NULL) == 1 : sha256("", 0, out);
-}
-
 int recording_close(struct recording_writer *w, const char *reason, int64_t now_ms)
 {
     struct container_end end = {0};
@@ -664,9 +653,6 @@ int recording_close(struct recording_writer *w, const char *reason, int64_t now_
     end.output_unrecorded = w->streams[STREAM_OUTPUT].unrecorded;
     end.stderr_unrecorded = w->streams[STREAM_STDERR].unrecorded;
     memcpy(end.reason, reason, strnlen(reason, sizeof(end.reason) - 1));
-    if (!stream_digest(&w->streams[STREAM_OUTPUT], end.output_sha256) ||
-        !stream_digest(&w->streams[STREAM_STDERR], end.stderr_sha256))
-        return fail(w, EIO);
     if (segment_write(w, &end) < 0)
         return ERR_SYSTEM;
     w->is_closed = true;
