@@ -4,7 +4,7 @@
 #   scripts/bench.sh [--quick] [bulk|recorded|echo|logins|storms|silent|idle ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ -x scripts/deps.sh ] && scripts/deps.sh test
+scripts/deps.sh bench
 build=${SALLYPORT_BENCH_BUILD:-build-bench}
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSALLYPORT_TESTS=OFF >/dev/null
 cmake --build "$build" >/dev/null

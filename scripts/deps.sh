@@ -1,6 +1,7 @@
-# shellcheck shell=bash disable=SC2034
-# What Sallyport needs from apt, in one place. Sourced by run.sh and test.sh; changes nothing by
-# itself.
+#!/bin/bash
+# shellcheck disable=SC2034
+# What Sallyport needs from apt, in one place. run.sh and test.sh source it, which changes nothing;
+# run by itself, `scripts/deps.sh [--no-install] build|test|bench` installs what is missing.
 
 # To build and run. openssh-server is the demo target, util-linux has setsid, setpriv and unshare.
 DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev libsqlite3-dev
@@ -11,6 +12,9 @@ DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev 
 DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck scdoc libcmocka-dev python3-pytest
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
     vim rsync git procps sudo sqlite3)
+
+# To measure, besides what building takes.
+DEPS_BENCH=(haproxy python3 procps)
 
 # Debian 12's libssh had holes that a proxy is exposed to; this update closes them.
 DEPS_LIBSSH=libssh-4
@@ -78,3 +82,18 @@ deps_apt() {
 deps_apt_get() {
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q "$@" >&2
 }
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    set -euo pipefail
+    mode=yes
+    if [ "${1-}" = --no-install ]; then
+        mode=no
+        shift
+    fi
+    case ${1-} in
+    build) deps_install $mode "${DEPS_BUILD[@]}" ;;
+    test) deps_install $mode "${DEPS_BUILD[@]}" "${DEPS_TEST[@]}" ;;
+    bench) deps_install $mode "${DEPS_BUILD[@]}" "${DEPS_BENCH[@]}" ;;
+    *) echo "usage: scripts/deps.sh [--no-install] build|test|bench" >&2; exit 2 ;;
+    esac
+fi
