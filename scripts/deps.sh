@@ -14,7 +14,7 @@ DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck scdoc libcmocka-dev pyt
     vim rsync git procps sudo sqlite3)
 
 # To measure, besides what building takes.
-DEPS_BENCH=(haproxy python3 procps)
+DEPS_BENCH=(haproxy python3-pexpect procps)
 
 # Debian 12's libssh had holes that a proxy is exposed to; this update closes them.
 DEPS_LIBSSH=libssh-4
