@@ -36,6 +36,15 @@ deps_missing() {
     fi
 }
 
+# True when apt knows no libssh that is new enough: no package lists yet (a fresh container), or old
+# ones.
+deps_lists_are_old() {
+    local version
+    version=$(LC_ALL=C apt-cache policy "$DEPS_LIBSSH" 2>/dev/null | sed -n 's/^ *Candidate: //p')
+    [ -z "$version" ] || [ "$version" = "(none)" ] ||
+        dpkg --compare-versions "$version" lt "$DEPS_LIBSSH_MIN"
+}
+
 # deps_install MODE PACKAGE...: makes sure that they are there. MODE "no" only checks. Without the
 # right to install it prints the one line that does it, and leaves with 1.
 deps_install() {
@@ -47,20 +56,31 @@ deps_install() {
     fi
     mapfile -t missing < <(deps_missing "$@")
     [ ${#missing[@]} -eq 0 ] && return 0
-    local line="apt-get install -y --no-install-recommends ${missing[*]}"
+    local line="sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    if deps_lists_are_old; then line="sudo apt-get update && $line"; fi
     if [ "$mode" = no ]; then
         echo "These packages are missing. As root:" >&2
     elif [ "$(id -u)" -eq 0 ]; then
-        deps_apt "${missing[@]}" && return 0
+        deps_apt "${missing[@]}" && deps_check "$@" && return 0
         echo "The installation failed. As root:" >&2
     elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-        deps_apt "${missing[@]}" && return 0
+        deps_apt "${missing[@]}" && deps_check "$@" && return 0
         echo "The installation failed. Try it by hand:" >&2
     else
         echo "These packages are missing, and $(id -un) may not install them. Run this and start again:" >&2
     fi
-    echo "  sudo $line" >&2
+    echo "  $line" >&2
     exit 1
+}
+
+# What was installed must be enough: an archive without security updates has too old a libssh.
+deps_check() {
+    local missing
+    mapfile -t missing < <(deps_missing "$@")
+    [ ${#missing[@]} -eq 0 ] && return 0
+    [ "${missing[*]}" = "$DEPS_LIBSSH" ] &&
+        echo "$DEPS_LIBSSH must be $DEPS_LIBSSH_MIN or newer: apt needs Debian's security updates." >&2
+    return 1
 }
 
 # Progress goes to stderr: stdout belongs to what the caller prints.
@@ -68,8 +88,9 @@ deps_apt() {
     local sudo=()
     [ "$(id -u)" -eq 0 ] || sudo=(sudo -n)
     echo "Installing: $*" >&2
+    if deps_lists_are_old; then deps_apt_get update || return 1; fi
     if ! deps_apt_get install -y --no-install-recommends "$@"; then
-        # The lists may be missing (fresh container) or older than the archive.
+        # The lists may be older than the archive.
         deps_apt_get update && deps_apt_get install -y --no-install-recommends "$@" || return 1
     fi
     # Debian starts what it installs. Nobody asked for an SSH server of the whole machine.
