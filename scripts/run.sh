@@ -32,6 +32,12 @@ fail() {
     exit 1
 }
 
+wrong_usage() {
+    printf 'run.sh: %s\n' "$*" >&2
+    usage >&2
+    exit 2
+}
+
 # ---- the command line ----
 
 install=yes
@@ -41,14 +47,14 @@ while [ $# -gt 0 ]; do
     case $1 in
     --no-install) install=no ;;
     --dir | --port-base)
-        [ $# -ge 2 ] || { usage >&2; exit 2; }
+        [ $# -ge 2 ] || wrong_usage "$1 needs a value"
         if [ "$1" = --dir ]; then dir=$2; else port_base=$2; fi
         shift
         ;;
     --dir=*) dir=${1#*=} ;;
     --port-base=*) port_base=${1#*=} ;;
     -h | --help) usage; exit 0 ;;
-    *) usage >&2; exit 2 ;;
+    *) wrong_usage "unknown option $1" ;;
     esac
     shift
 done
