@@ -17,9 +17,12 @@
 
 /* No SHA-1, no group below 2048 bits, no group exchange (it would need a file of moduli), and
  * group18 is left out for its price. */
-static const char kex[] =
-    PQ_KEX ",curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,"
-           "ecdh-sha2-nistp521,diffie-hellman-group16-sha512,diffie-hellman-group14-sha256";
+#define KEX_FIRST PQ_KEX ",curve25519-sha256,curve25519-sha256@libssh.org"
+#define KEX_LAST  "diffie-hellman-group16-sha512,diffie-hellman-group14-sha256"
+static const char server_kex[] = KEX_FIRST "," KEX_LAST;
+/* The NIST curves are for targets only: every client of the last ten years has a better one. */
+static const char client_kex[] =
+    KEX_FIRST ",ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521," KEX_LAST;
 
 /* AEAD first: with AES in hardware it costs half of anything else. No CBC, no encrypt-and-MAC. */
 static const char ciphers[] = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,"
@@ -67,7 +70,7 @@ struct server_row {
 int algorithms_set_server(ssh_bind bind)
 {
     static const struct server_row rows[] = {
-        {SSH_BIND_OPTIONS_KEY_EXCHANGE, kex},
+        {SSH_BIND_OPTIONS_KEY_EXCHANGE, server_kex},
         {SSH_BIND_OPTIONS_CIPHERS_C_S, ciphers},
         {SSH_BIND_OPTIONS_CIPHERS_S_C, ciphers},
         {SSH_BIND_OPTIONS_HMAC_C_S, macs},
@@ -86,6 +89,14 @@ int algorithms_set_server(ssh_bind bind)
                : ERR_CRYPTO;
 }
 
+int algorithms_set_accepted(ssh_session ssh)
+{
+    return ssh_options_set(ssh, SSH_OPTIONS_COMPRESSION_C_S, "none") == SSH_OK &&
+                   ssh_options_set(ssh, SSH_OPTIONS_COMPRESSION_S_C, "none") == SSH_OK
+               ? 0
+               : ERR_CRYPTO;
+}
+
 struct client_row {
     enum ssh_options_e option;
     const char *list;
@@ -94,7 +105,7 @@ struct client_row {
 int algorithms_set_client(ssh_session ssh, const char *host_key_type)
 {
     static const struct client_row rows[] = {
-        {SSH_OPTIONS_KEY_EXCHANGE, kex},
+        {SSH_OPTIONS_KEY_EXCHANGE, client_kex},
         {SSH_OPTIONS_CIPHERS_C_S, ciphers},
         {SSH_OPTIONS_CIPHERS_S_C, ciphers},
         {SSH_OPTIONS_HMAC_C_S, macs},

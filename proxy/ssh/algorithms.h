@@ -20,6 +20,9 @@ struct ssh_session_struct;
 /* The user leg: everything that is negotiated, and accepted key types. 0 or ERR_CRYPTO. */
 MUST_CHECK int algorithms_set_server(struct ssh_bind_struct *bind);
 
+/* The user leg again, once it is accepted: what a bind has no option for (no compression). */
+MUST_CHECK int algorithms_set_accepted(struct ssh_session_struct *ssh);
+
 /* The target leg. host_key_type: the pinned one, so that the target shows the key we know; "" for
  * any of the list. ERR_INVALID when the pinned type is not in the list. */
 MUST_CHECK int algorithms_set_client(struct ssh_session_struct *ssh, const char *host_key_type);

@@ -70,6 +70,8 @@ int leg_open_server(struct leg *leg, ssh_bind bind, int fd, struct event_base *b
     leg->is_server = true;
     if (rc == 0 && ssh_bind_accept_fd(bind, leg->ssh, fd) != SSH_OK)
         rc = ERR_CRYPTO;
+    if (rc == 0)
+        rc = algorithms_set_accepted(leg->ssh);
     if (rc != 0)
         leg_close(leg);
     return rc;
