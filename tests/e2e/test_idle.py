@@ -87,7 +87,7 @@ def test_keepalives_of_the_client_are_no_activity(quick, keys):
 
 def test_traffic_counts_when_told_to(quick, client):
     quick.do("target", "set", "web01", "counts=traffic")
-    shell = client.terminal("for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do sleep 0.5; echo tick$i; done")
+    shell = client.terminal("for i in $(seq 13); do sleep 0.5; echo tick$i; done")
     shell.expect("tick13")
     shell.expect(harness.pexpect.EOF)
     assert quick.wait_history(1)[0]["endReason"] == "user-exit"
@@ -192,6 +192,21 @@ def test_narrower_policies(make_proxy, target, keys, where):
     shell = harness.Client(p, key=keys.make("alice")).shell()
     shell.expect_exact("You have been disconnected: idle for 3 seconds")
     assert p.wait_history(1)[0]["endReason"] == "idle-timeout"
+
+
+def test_new_policy_holds_for_live_sessions(proxy, keys):
+    """A policy that is set on the target while somebody is there: no new login is needed."""
+    shell = harness.Client(proxy, key=keys.make("alice")).shell()
+    proxy.wait_sessions(1, "active")
+    proxy.do("target", "set", "web01", *("%s=%s" % row for row in QUICK.items()))
+    shell.expect_exact(WARNING)
+    proxy.do("target", "set", "web01", "warn_after=20s", "disconnect_after=30s")
+    shell.send("x")
+    proxy.wait_sessions(1, "active")
+    proxy.wait_sessions(1, "idle")
+    proxy.do("target", "set", "web01", "max_duration=3s")
+    shell.expect_exact("You have been disconnected: the maximum duration of 3 seconds is reached")
+    assert proxy.wait_history(1)[0]["endReason"] == "max-duration"
 
 
 def test_maximum_duration(make_proxy, target, keys):

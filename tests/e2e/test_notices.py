@@ -299,6 +299,18 @@ def test_several_notices_over_vim(proxy, client, tmux, scratch):
     t.wait("lines=24")
 
 
+def test_notice_after_a_resize(proxy, client, tmux):
+    """The last line is that of the window as it is now."""
+    t = tmux(client.ssh_argv("less /etc/services", flags=("-tt",)))
+    t.wait("/etc/services")
+    t.do("resize-window", "-x", "60", "-y", "30")
+    wait_until(lambda: len(t.screen().split("\n")) == 31 and t.screen().split("\n")[29].strip(),
+               "less drew its prompt on the new last line")
+    proxy.do("session", "message", "--all", "hello you")
+    screen = t.wait("hello you").split("\n")
+    assert "hello you" in screen[29]
+
+
 def test_terminal_is_left_sane(proxy, client, tmux):
     t = tmux(client.ssh_argv("vim -u NONE -i NONE -N -c 'set mouse=a'", flags=("-tt",)))
     t.wait("VIM - Vi IMproved")

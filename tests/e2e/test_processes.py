@@ -4,9 +4,11 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -183,6 +185,35 @@ def test_without_namespaces_it_refuses(make_proxy, target, keys):
     works(p, target, keys)
     os.killpg(p.process.pid, 15)
     p.process.wait(20)
+
+
+def test_relay_that_hangs_is_ended(proxy, client):
+    """Past the deadline the broker ends the process itself; the row says what was asked for."""
+    client.shell()
+    relay, = proxy.relays()
+    os.kill(relay, signal.SIGSTOP)
+    began = time.monotonic()
+    proxy.do("session", "end", proxy.sessions()[0]["id"], "-y", "--reason", "it hangs")
+    wait_until(lambda: not proxy.relays(), "the relay is gone")
+    assert time.monotonic() - began < 8  # a second is the deadline
+    row = proxy.wait_history(1)[0]
+    assert (row["endReason"], row["endedBy"]) == ("admin-ended", "admin root")
+    assert "it hangs" in row["endText"]
+    assert proxy.sessions() == []
+
+
+def test_gate_leaves_with_its_broker(proxy, client):
+    """The port is free for the next broker although sessions live on."""
+    client.shell()
+    gate = proxy.gate()
+    relay, = proxy.relays()
+    proxy.kill()
+    wait_until(lambda: not harness.alive(gate), "the gate is gone")
+    wait_until(lambda: not harness.listens(proxy.port), "the port is free")
+    assert proxy.relays() == [relay]
+    for fd in os.listdir("/proc/%d/fd" % relay):
+        what = os.readlink("/proc/%d/fd/%s" % (relay, fd))
+        assert "sallyport.db" not in what and "store.key" not in what
 
 
 @needs_root

@@ -1,4 +1,5 @@
 """Recordings: what is kept, that it plays, that it cannot be altered or avoided, full disks."""
+import datetime
 import hashlib
 import json
 import os
@@ -26,6 +27,10 @@ def export(proxy, recording, scratch):
 
 def output(events):
     return "".join(e[2] for e in events if e[1] == "o")
+
+
+def seconds(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def ended(proxy, n=1):
@@ -85,6 +90,49 @@ def test_command_without_terminal(proxy, client, scratch):
     row = ended(proxy)
     _, _, events = export(proxy, row["id"], scratch)
     assert "to-out" in output(events) and "to-err" in output(events)
+
+
+def test_command_over_the_cap(proxy, client, scratch):
+    """16 MiB of a command's output are kept, the rest is counted, and all of it arrives."""
+    r = client.ssh("yes 0123456789abcde | head -c 20000000; echo to-err >&2")
+    assert r.returncode == 0 and len(r.stdout) == 20000000 and "to-err" in r.stderr
+    row = ended(proxy)
+    assert row["recording"] == "ok" and row["bytesOut"] >= 20000000
+    _, _, events = export(proxy, row["id"], scratch)
+    assert 15 << 20 < len(output(events)) <= 16 << 20
+    assert any(e[1] == "m" and "over the cap" in e[2] for e in events)
+
+
+def test_shell_without_terminal(proxy, client, scratch):
+    r = client.ssh(flags=("-T",), input="echo shell-$((3+3))\n")
+    assert "shell-6\n" in r.stdout
+    assert "shell-6" in output(export(proxy, ended(proxy)["id"], scratch)[2])
+
+
+@pytest.mark.parametrize("where", ["target", "role", "grant"])
+def test_policies_of_recording(make_proxy, target, keys, scratch, where):
+    """Configuration: recorded, without input. The narrower one says otherwise."""
+    p = make_proxy()
+    p.add_user("alice", key=keys.make("alice")).add_target(target)
+    keys_ = ["input=all"]
+    p.do("grant", "add", "alice", "web01", *(keys_ if where == "grant" else []))
+    if where != "grant":
+        p.do(where, "set", "web01" if where == "target" else "user", *keys_)
+    c = harness.Client(p, key=keys.make("alice"))
+    shell = c.shell()
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    _, _, events = export(p, ended(p)["id"], scratch)
+    assert "exit" in "".join(e[2] for e in events if e[1] == "i")
+    if where == "grant":
+        return
+    p.do(where, "set", "web01" if where == "target" else "user", "record=no")
+    shell = c.shell()
+    assert p.sessions()[0]["recording"] == "off"
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    ended(p, 2)
+    assert len(p.json("recording", "ls")) == 1
 
 
 @pytest.mark.parametrize("how", ["sftp", "scp", "scp -O", "rsync", "git"])
@@ -197,6 +245,14 @@ def test_damage_is_told(proxy, client, scratch):
         f.write(bytes([byte[0] ^ 1]))
     r = proxy.ctl("recording", "play", row["id"], "--raw")
     assert r.returncode == 1 and "damaged" in r.stderr
+    with open(stored, "r+b") as f:
+        f.seek(size // 2)
+        f.write(byte)
+    r = proxy.ctl("recording", "play", row["id"], "--raw")
+    assert r.returncode == 0 and ": complete, " in r.stderr and "damaged" not in r.stderr
+    os.truncate(stored, size - 50)
+    r = proxy.ctl("recording", "play", row["id"], "--raw")
+    assert "cut" in r.stderr and len(r.stdout) > 600000
 
 
 @pytest.mark.parametrize("planted", ["symlink", "fifo", "directory", "hardlink"])
@@ -293,7 +349,8 @@ def test_full_disk(make_proxy, target, keys, small_disk, policy):
         shell.expect(harness.pexpect.EOF)
         row = ended(p)
         assert row["endReason"] == "recording-failed" and row["recording"] == "failed"
-        assert p.events("recording-failed")
+        failed = p.events("recording-failed")
+        assert failed and seconds(row["endTime"]) - seconds(failed[0]["time"]) < 1
     else:
         shell.expect("after-5")
         wait_until(lambda: p.sessions()[0]["recording"] == "degraded", "it is listed as degraded")
@@ -450,7 +507,8 @@ def test_echoed_input_keeps_no_password_of_sudo(echoed, scratch):
     if not shutil.which("sudo") or not harness.IS_ROOT:
         pytest.skip("needs sudo, and root to become somebody who must type a password")
     p, shell = echoed
-    shell.sendline("setpriv --reuid nobody --regid nogroup --clear-groups sudo -k -p 'Your word: ' id")
+    shell.sendline("setpriv --reuid nobody --regid nogroup --clear-groups "
+                   "sudo -k -p 'Your word: ' id")
     if shell.expect(["Your word: ", "READY[$#] "]) == 1:
         pytest.skip("sudo does not ask here: " + shell.before)
     shell.sendline("swordfish-1")
