@@ -1,6 +1,7 @@
 """No ghosts: whatever is killed, the list equals the live relays and the history tells the truth."""
 import contextlib
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -228,12 +229,16 @@ def _sql(path, statement):
 
 
 def test_read_only_data_dir(make_proxy):
-    if harness.IS_ROOT:
-        pytest.skip("permissions do not bind root's helper; the unit test of the store covers it")
-    p = make_proxy(start=False)
+    p = make_proxy(start=False, as_user="nobody" if harness.IS_ROOT else None)
     os.makedirs(p.data, mode=0o500)
-    r = harness.run(*p.argv(), env=p.env())
-    assert r.returncode == 1 and p.data in r.stderr
+    if harness.IS_ROOT:
+        os.chown(p.data, pwd.getpwnam("nobody").pw_uid, -1)
+    args = p.popen_args()
+    args.pop("start_new_session")
+    r = harness.run(*p.argv(), **args)
+    assert r.returncode == 1
+    assert p.data in r.stderr and "cannot start" in r.stderr, r.stderr
+    assert os.listdir(p.data) == []
 
 
 def test_sessions_limit(make_proxy, target, keys):
