@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 /* ---- side records ---- */
 
@@ -70,33 +73,134 @@ static void side_log_exact(struct side_log *side, uint32_t event, size_t raw, ui
 
 /* ---- escaping ---- */
 
+#define U(hex)         \
+    {                  \
+        "\\u00" hex, 6 \
+    }
+
+/* What stands for an ASCII byte that cannot be itself in a JSON string. */
+static const struct escape {
+    char text[7];
+    uint8_t len; /* 0: the byte is itself */
+} escapes[128] = {
+    U("00"),
+    U("01"),
+    U("02"),
+    U("03"),
+    U("04"),
+    U("05"),
+    U("06"),
+    U("07"),
+    {"\\b", 2},
+    {"\\t", 2},
+    {"\\n", 2},
+    U("0b"),
+    U("0c"),
+    {"\\r", 2},
+    U("0e"),
+    U("0f"),
+    U("10"),
+    U("11"),
+    U("12"),
+    U("13"),
+    U("14"),
+    U("15"),
+    U("16"),
+    U("17"),
+    U("18"),
+    U("19"),
+    U("1a"),
+    U("1b"),
+    U("1c"),
+    U("1d"),
+    U("1e"),
+    U("1f"),
+    ['"'] = {"\\\"", 2},
+    ['\\'] = {"\\\\", 2},
+    [0x7F] = U("7f"),
+};
+
+/* One bit for each of 16 bytes that is no plain ASCII character. */
+#ifdef __SSE2__
+static inline uint64_t special16(const uint8_t *p)
+{
+    __m128i v = _mm_loadu_si128((const void *)p);
+    __m128i special = _mm_or_si128(_mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)), /* signed */
+                                                _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7F))),
+                                   _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
+                                                _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
+
+    return (uint64_t)_mm_movemask_epi8(special);
+}
+#else
 #define ONES  UINT64_C(0x0101010101010101)
 #define HIGHS UINT64_C(0x8080808080808080)
 
-static inline uint64_t zero_bytes(uint64_t v)
+static inline uint64_t special8(const uint8_t *p)
 {
-    return (v - ONES) & ~v & HIGHS;
-}
-
-/* How many of the next eight bytes, from the first, need no escape and are ASCII. */
-static inline size_t plain_prefix(const uint8_t *p)
-{
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    uint64_t v, special;
+    uint64_t v, low, plain;
 
     memcpy(&v, p, 8);
-    /* High bit, below space, quote, backslash, DEL. A borrow can only flag bytes above a true hit,
-     * so the lowest flag is exact. */
-    special = (v & HIGHS) | ((v - ONES * 0x20) & ~v & HIGHS) | zero_bytes(v ^ ONES * '"') |
-              zero_bytes(v ^ ONES * '\\') | zero_bytes(v ^ ONES * 0x7F);
-    return special ? (size_t)__builtin_ctzll(special) / 8 : 8;
-#else
-    size_t n = 0;
-
-    while (n < 8 && p[n] >= 0x20 && p[n] < 0x7F && p[n] != '"' && p[n] != '\\')
-        n++;
-    return n;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
 #endif
+    low = v & ~HIGHS; /* so that no sum carries into the next byte */
+    plain = (low + ONES * 0x60) & ((low ^ ONES * 0x7F) + ONES * 0x7F) &
+            ((low ^ ONES * '"') + ONES * 0x7F) & ((low ^ ONES * '\\') + ONES * 0x7F) & ~v;
+    /* the product has the eight high bits side by side at its top */
+    return ((~plain & HIGHS) >> 7) * UINT64_C(0x0102040810204080) >> 56;
+}
+
+static inline uint64_t special16(const uint8_t *p)
+{
+    return special8(p) | special8(p + 8) << 8;
+}
+#endif
+
+static inline uint64_t special64(const uint8_t *p)
+{
+    return special16(p) | special16(p + 16) << 16 | special16(p + 32) << 32 |
+           special16(p + 48) << 48;
+}
+
+/*
+ * Escape the ASCII text of a block, of which the special bytes are known, up to the first byte that
+ * is not ASCII. Whole blocks are copied, and what is behind the next escape is overwritten: that
+ * costs less than to look at lengths. So both sides have room for one block more.
+ */
+__attribute__((always_inline)) static inline const uint8_t *
+escape_block(uint8_t **out, const uint8_t *p, uint64_t special, const size_t block)
+{
+    const uint8_t *from = p;
+    uint8_t *to = *out;
+
+    for (; special; special &= special - 1) {
+        const uint8_t *next = p + __builtin_ctzll(special);
+        const struct escape *e = &escapes[*next & 0x7F];
+
+        memcpy(to, from, block);
+        to += next - from;
+        if (*next >= 0x80) {
+            *out = to;
+            return next;
+        }
+        memcpy(to, e, sizeof(*e));
+        to += e->len;
+        from = next + 1;
+    }
+    memcpy(to, from, block);
+    *out = to + (p + block - from);
+    return p + block;
+}
+
+/* The same for all text up to there; some bytes at the end are left. */
+static const uint8_t *escape_blocks(uint8_t **out, const uint8_t *p, const uint8_t *end)
+{
+    while (end - p >= 2 * 64 && *p < 0x80)
+        p = escape_block(out, p, special64(p), 64);
+    while (end - p >= 2 * 16 && *p < 0x80)
+        p = escape_block(out, p, special16(p), 16);
+    return p;
 }
 
 static uint8_t *put_u16_escape(uint8_t *to, uint32_t value)
@@ -110,37 +214,16 @@ static uint8_t *put_u16_escape(uint8_t *to, uint32_t value)
     return to;
 }
 
-/* A byte below 0x80. */
 static inline uint8_t *put_ascii(uint8_t *to, uint8_t c)
 {
-    char letter;
+    const struct escape *e = &escapes[c];
 
-    switch (c) {
-    case '\n':
-        letter = 'n';
-        break;
-    case '\r':
-        letter = 'r';
-        break;
-    case '\t':
-        letter = 't';
-        break;
-    case '\b':
-        letter = 'b';
-        break;
-    case '"':
-    case '\\':
-        letter = (char)c;
-        break;
-    default:
-        if (c < 0x20 || c == 0x7F)
-            return put_u16_escape(to, c);
-        *to++ = c;
-        return to;
+    if (e->len == 0) {
+        *to = c;
+        return to + 1;
     }
-    *to++ = '\\';
-    *to++ = (uint8_t)letter;
-    return to;
+    memcpy(to, e->text, e->len);
+    return to + e->len;
 }
 
 /*
@@ -174,6 +257,23 @@ static int utf8_length(const uint8_t *p, size_t left)
     return (int)need;
 }
 
+static inline bool is_continuation(uint8_t byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
+/* The same, quick for the characters that most text consists of. */
+static inline int utf8_length_fast(const uint8_t *p, size_t left)
+{
+    uint8_t lead = p[0];
+
+    if (left >= 3 && lead >= 0xE1 && lead < 0xED && is_continuation(p[1]) && is_continuation(p[2]))
+        return 3;
+    if (left >= 3 && lead >= 0xC2 && lead < 0xE0 && is_continuation(p[1]))
+        return 2;
+    return utf8_length(p, left);
+}
+
 bool cast_is_partial(const uint8_t *data, size_t len)
 {
     return len > 0 && len <= 3 && data[0] >= 0x80 && utf8_length(data, len) < 0;
@@ -186,7 +286,12 @@ static inline uint8_t *put_char(uint8_t *to, const uint8_t *p, size_t n)
         return put_u16_escape(to, p[1]);
     if (n == 3 && p[0] == 0xE2 && p[1] == 0x80 && (p[2] == 0xA8 || p[2] == 0xA9))
         return put_u16_escape(to, 0x2028u + (p[2] & 1u));
-    memcpy(to, p, n);
+    to[0] = p[0]; /* memcpy() would be a call */
+    to[1] = p[1];
+    if (n > 2)
+        to[2] = p[2];
+    if (n > 3)
+        to[3] = p[3];
     return to + n;
 }
 
@@ -198,22 +303,13 @@ size_t cast_escape(struct cast_out *out, const uint8_t *data, size_t len, bool i
     while (p < end) {
         int n;
 
-        while (end - p >= 8) {
-            size_t plain = plain_prefix(p);
-
-            memcpy(to, p, 8);
-            to += plain;
-            p += plain;
-            if (plain < 8)
-                break;
-        }
-        if (p == end)
-            break;
         if (*p < 0x80) {
-            to = put_ascii(to, *p++);
+            p = escape_blocks(&to, p, end);
+            if (*p < 0x80)
+                to = put_ascii(to, *p++);
             continue;
         }
-        n = utf8_length(p, (size_t)(end - p));
+        n = utf8_length_fast(p, (size_t)(end - p));
         if (n < 0 && !is_last)
             break;
         if (n <= 0) {
