@@ -8,6 +8,7 @@ system users, its own root); run as anybody else, or with Proxy(as_user=...), in
 """
 import contextlib
 import glob
+import grp
 import json
 import os
 import pwd
@@ -26,6 +27,7 @@ import pexpect
 BUILD = os.path.abspath(os.environ.get("SALLYPORT_BUILD", "build"))
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 IS_ROOT = os.geteuid() == 0
+ADMIN = "admin " + pwd.getpwuid(os.geteuid()).pw_name  # who ends and sends, in these tests
 PROGRAMS = ("sallyportd", "sallyctl", "sallyport-ssh")
 PATIENCE = float(os.environ.get("SALLYPORT_TEST_PATIENCE", "30"))
 SANITIZED = "sanitize" in os.environ.get("SALLYPORT_TEST_KIND", "")
@@ -87,6 +89,18 @@ def run(*argv, **kw):
         kw.pop("stdin")
     kw.setdefault("text", True)
     return subprocess.run([str(a) for a in argv], capture_output=True, check=False, **kw)
+
+
+def need_terminals():
+    """sshd gives a new terminal to the group tty, which only root may do if the kernel did not."""
+    if IS_ROOT:
+        return
+    with open("/proc/mounts") as f:
+        pts = [line.split()[3] for line in f if line.split()[1] == "/dev/pts"]
+    if not any("gid=%d" % grp.getgrnam("tty").gr_gid in options.split(",") for options in pts):
+        import pytest
+        pytest.skip("an sshd of an ordinary user cannot give a terminal here: /dev/pts is mounted "
+                    "without gid=tty")
 
 
 _bin = None
@@ -422,6 +436,8 @@ class Client:
         return argv + self.options
 
     def ssh_argv(self, *command, flags=()):
+        if "-tt" in flags:
+            need_terminals()
         return (["ssh"] + self.common() + ["-p", str(self.proxy.port)] + list(flags) +
                 [self.login + "@127.0.0.1"] + list(command))
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import harness
-from harness import wait_until
+from harness import ADMIN, wait_until
 
 
 def end(proxy, *more):
@@ -23,7 +23,7 @@ def test_end_on_a_terminal(proxy, client):
     shell.expect("half a line")
     end(proxy, "--reason", "maintenance")
     shell.expect(harness.pexpect.EOF)
-    text = "You have been disconnected: ended by admin root (maintenance)"
+    text = "You have been disconnected: ended by " + ADMIN + " (maintenance)"
     lines = [line.strip() for line in shell.before.replace("\r", "\n").split("\n")]
     assert text in lines, lines  # a line of its own
     assert any(line.endswith(": " + text) and line.startswith("Received disconnect")
@@ -31,7 +31,7 @@ def test_end_on_a_terminal(proxy, client):
     shell.close()
     assert shell.exitstatus == 255
     row = proxy.wait_history(1)[0]
-    assert (row["endReason"], row["endedBy"], row["endText"]) == ("admin-ended", "admin root", text)
+    assert (row["endReason"], row["endedBy"], row["endText"]) == ("admin-ended", ADMIN, text)
 
 
 def test_end_is_quick(proxy, client):
@@ -61,7 +61,7 @@ def test_end_of_a_command_never_touches_its_output(proxy, client, scratch, comma
         out = f.read()
     os.unlink(path)
     assert out == b"data" if command == "cat" else not out.strip(b"\0")
-    assert b"You have been disconnected: ended by admin root" in err
+    assert ("You have been disconnected: ended by " + ADMIN).encode() in err
     assert p.returncode == 255
 
 
@@ -75,7 +75,7 @@ def test_end_of_sftp(proxy, client):
         pass
     end(proxy)
     out, err = sftp.communicate(timeout=30)
-    assert "You have been disconnected: ended by admin root" in err
+    assert "You have been disconnected: ended by " + ADMIN in err
     assert "disconnected" not in out
 
 
@@ -98,7 +98,7 @@ def test_message(proxy, client):
     command = client.popen("cat")
     proxy.wait_sessions(2, "active")
     proxy.do("session", "message", "--all", "reboot at \x1b[31m18:00\n")
-    shell.expect("Message from admin root: reboot at ")
+    shell.expect("Message from " + ADMIN + ": reboot at ")
     shell.expect("18:00")
     assert "\x1b[31m" not in shell.before
     out, err = command.communicate(b"x", timeout=30)
@@ -136,11 +136,11 @@ def test_every_terminal_of_a_connection_is_told(proxy, keys, scratch):
     for text in ("one", "two", "three"):
         proxy.do("session", "message", "--all", text)
     for text in ("one", "two", "three"):
-        first.expect_exact("Message from admin root: " + text + "\r\n")
-        second.expect_exact("Message from admin root: " + text + "\r\n")
+        first.expect_exact("Message from " + ADMIN + ": " + text + "\r\n")
+        second.expect_exact("Message from " + ADMIN + ": " + text + "\r\n")
     end(proxy)
-    first.expect_exact("You have been disconnected: ended by admin root")
-    second.expect_exact("You have been disconnected: ended by admin root")
+    first.expect_exact("You have been disconnected: ended by " + ADMIN)
+    second.expect_exact("You have been disconnected: ended by " + ADMIN)
 
 
 def test_notices_stand_between_sequences_and_characters(proxy, client, scratch):
@@ -165,7 +165,7 @@ def test_notices_stand_between_sequences_and_characters(proxy, client, scratch):
     p.communicate(timeout=60)
     with open(shown, "rb") as f:
         out = f.read()
-    notice = re.compile(rb"(\x1b\[0m)?\r\n?Message from admin root: number-(\d+)\r\n")
+    notice = re.compile(rb"(\x1b\[0m)?\r\n?Message from %b: number-(\d+)\r\n" % ADMIN.encode())
     assert [int(n) for _, n in notice.findall(out)] == list(range(20))
     assert notice.sub(b"", out) == piece
 
@@ -178,7 +178,7 @@ def test_notice_waits_for_the_end_of_a_sequence(proxy, client):
     shell.send("\n")
     shell.expect_exact("1m")
     assert "Message" not in shell.before
-    shell.expect_exact("Message from admin root: hello")
+    shell.expect_exact("Message from " + ADMIN + ": hello")
 
 
 def test_end_within_a_sequence(proxy, client):
@@ -188,15 +188,16 @@ def test_end_within_a_sequence(proxy, client):
     end(proxy)
     shell.expect(harness.pexpect.EOF)
     shown = harness.screen("\x1b]0;a title without an e" + shell.before)
-    assert "You have been disconnected: ended by admin root" in shown
+    assert "You have been disconnected: ended by " + ADMIN in shown
 
 
 def test_end_with_a_delay_announces(proxy, client):
     shell = client.shell()
     row = proxy.sessions()[0]
     proxy.do("session", "end", row["id"], "-y", "--in", "2s", "--reason", "maintenance")
-    shell.expect_exact("You will be disconnected in 2 seconds: ended by admin root (maintenance)")
-    shell.expect_exact("You have been disconnected: ended by admin root (maintenance)")
+    cause = "ended by %s (maintenance)" % ADMIN
+    shell.expect_exact("You will be disconnected in 2 seconds: " + cause)
+    shell.expect_exact("You have been disconnected: " + cause)
 
 
 class Tmux:
@@ -316,7 +317,7 @@ def test_terminal_is_left_sane(proxy, client, tmux):
     t.wait("VIM - Vi IMproved")
     end(proxy, "--reason", "enough")
     screen = t.wait("STATUS 255")
-    assert "You have been disconnected: ended by admin root (enough)" in screen
+    assert "You have been disconnected: ended by " + ADMIN + " (enough)" in screen
     assert "VIM - Vi IMproved" not in screen  # the alternate screen was left
     flags = t.do("display-message", "-p", "#{alternate_on} #{mouse_any_flag} #{cursor_flag} "
                  "#{keypad_cursor_flag}")

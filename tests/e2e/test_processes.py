@@ -14,7 +14,7 @@ import pytest
 
 import harness
 import inject
-from harness import wait_until
+from harness import ADMIN, wait_until
 
 needs_root = pytest.mark.skipif(not harness.IS_ROOT, reason="needs root")
 
@@ -197,7 +197,7 @@ def test_relay_that_hangs_is_ended(proxy, client):
     wait_until(lambda: not proxy.relays(), "the relay is gone")
     assert time.monotonic() - began < 8  # a second is the deadline
     row = proxy.wait_history(1)[0]
-    assert (row["endReason"], row["endedBy"]) == ("admin-ended", "admin root")
+    assert (row["endReason"], row["endedBy"]) == ("admin-ended", ADMIN)
     assert "it hangs" in row["endText"]
     assert proxy.sessions() == []
 

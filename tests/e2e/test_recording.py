@@ -14,7 +14,7 @@ import pexpect
 import pytest
 
 import harness
-from harness import wait_until
+from harness import ADMIN, wait_until
 
 
 def export(proxy, recording, scratch):
@@ -196,7 +196,7 @@ def test_notices_are_recorded(proxy, client, scratch):
     proxy.do("session", "end", row["id"], "-y", "--reason", "seen")
     ended(proxy)
     _, _, events = export(proxy, row["id"], scratch)
-    assert any("ended by admin root (seen)" in str(e[2]) for e in events)
+    assert any("ended by %s (seen)" % ADMIN in str(e[2]) for e in events)
 
 
 def test_recording_off(make_proxy, target, keys):
@@ -603,6 +603,7 @@ def test_hostile_recording_drives_no_terminal(proxy, client, scratch):
 def test_absurd_sizes(proxy, client, keys, scratch):
     """A client that claims a window of a million columns makes nobody draw one."""
     paramiko = pytest.importorskip("paramiko")
+    harness.need_terminals()
     ssh = paramiko.SSHClient()
     ssh.set_missing_host_key_policy(paramiko.AutoAddPolicy())
     ssh.connect("127.0.0.1", proxy.port, client.login, key_filename=client.key,
