@@ -129,12 +129,17 @@ static void esc_final(struct terminal *t, uint8_t byte)
 
 /* ---- the parser ---- */
 
-static void csi_begin(struct terminal *t)
+static void csi_clear(struct terminal *t)
 {
-    t->state = STATE_CSI;
     t->is_private = false;
     t->param_count = 0;
     memset(t->params, 0, sizeof(t->params));
+}
+
+static void csi_begin(struct terminal *t)
+{
+    csi_clear(t);
+    t->state = STATE_CSI;
 }
 
 static void esc_byte(struct terminal *t, uint8_t byte)
@@ -186,6 +191,7 @@ static void csi_end(struct terminal *t, uint8_t byte)
         soft_reset(t);
     else if (state == STATE_CSI_KEYS)
         csi_keys_final(t, byte);
+    csi_clear(t);
 }
 
 static void csi_byte(struct terminal *t, uint8_t byte)
@@ -303,24 +309,48 @@ static void ground_text(struct terminal *t, const uint8_t *data, size_t len)
         t->at_line_start = data[end - 1] == '\n';
 }
 
+/*
+ * Behind an ESC: most sequences are colours, a CSI with numbers, and nothing that is followed here
+ * changes by one of those without a private mark. Returns what is behind it, NULL when it is
+ * something else or not there in full.
+ */
+static const uint8_t *skip_plain_csi(const uint8_t *data, const uint8_t *end)
+{
+    if (data == end || *data != '[')
+        return NULL;
+    do
+        data++;
+    while (data < end && *data >= '0' && *data <= ';');
+    return data < end && *data >= 0x40 && *data <= 0x7E ? data + 1 : NULL;
+}
+
+static const uint8_t *ground(struct terminal *t, const uint8_t *data, const uint8_t *end)
+{
+    const uint8_t *esc = memchr(data, 0x1B, (size_t)(end - data)), *behind;
+
+    ground_text(t, data, (size_t)((esc ? esc : end) - data));
+    if (!esc)
+        return end;
+    t->utf8_left = 0;
+    t->has_escapes = true;
+    behind = skip_plain_csi(esc + 1, end);
+    if (behind) {
+        csi_clear(t);
+        return behind;
+    }
+    t->state = STATE_ESC;
+    return esc + 1;
+}
+
 void terminal_output(struct terminal *t, const uint8_t *data, size_t len)
 {
     const uint8_t *end = data + len;
 
     while (data < end) {
-        if (t->state == STATE_GROUND) {
-            const uint8_t *esc = memchr(data, 0x1B, (size_t)(end - data));
-
-            ground_text(t, data, (size_t)((esc ? esc : end) - data));
-            if (!esc)
-                return;
-            t->utf8_left = 0;
-            t->state = STATE_ESC;
-            t->has_escapes = true;
-            data = esc + 1;
-        } else {
+        if (t->state == STATE_GROUND)
+            data = ground(t, data, end);
+        else
             sequence_byte(t, *data++);
-        }
     }
 }
 
