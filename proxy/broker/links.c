@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,10 +35,17 @@
 
 #define HELLO_TIMEOUT_S 10
 #define END_DEADLINE_MS 1000 /* docs/link.md: SSH */
+#define LEAVE_S         3    /* after CLOSED the process must go: nobody goes on unseen */
 #define MESSAGES_A_TURN 32   /* of one relay, so that one cannot starve the rest */
 #define LINKS_BACKLOG   1024
-#define FDS_RESERVED    32 /* for the store, control, listeners */
-#define FDS_A_LINK      4  /* link, pidfd, a recording, a target on its way */
+#define TALK_BURST      2000 /* messages of one relay at once, and in a second for ever */
+#define TALK_PER_S      200
+#define TALK_PAUSE_MS   100
+#define TARGETS_A_PAGE  64  /* so that a page of long names fits the relay's socket */
+#define RECORDINGS_MAX  128 /* open at once for one session; a relay can hold 64 */
+#define FAILURES_A_MIN  300 /* rows of failed logins; the rest is counted in one */
+#define FDS_RESERVED    32  /* for the store, control, listeners */
+#define FDS_A_LINK      4   /* link, pidfd, a recording, a target on its way */
 
 enum link_state {
     STATE_HELLO = 1,    /* connected, has said nothing */
@@ -57,12 +65,18 @@ struct relay_link {
     int pidfd;
     int32_t pid;
     struct event *event;
-    struct event *timer; /* HELLO must come; END's deadline */
+    struct event *timer; /* HELLO must come; END's deadline; after CLOSED it must leave */
+    struct event *exit;  /* the process is gone; watched after CLOSED only */
+    struct event *pause; /* talks too much: read again after this */
+    int64_t talk_ms;     /* when talk_left was filled up */
+    uint32_t talk_left;
     uint8_t version;
-    bool is_adopted; /* came by the scan */
-    bool is_busy;    /* a password is being checked */
-    bool is_settled; /* the gate was told */
-    char path[128];  /* relay/<pid>.sock, to remove at the end */
+    bool is_adopted;  /* came by the scan */
+    bool is_busy;     /* a password is being checked */
+    bool is_settled;  /* the gate was told */
+    bool is_end_sent; /* END */
+    bool is_ready;    /* logged in at the target: its host key is settled */
+    char path[128];   /* relay/<pid>.sock, to remove at the end */
     char user[NAME_MAX_LEN + 1];
     char tried_user[NAME_MAX_LEN + 1]; /* of the first attempt */
     char client_address[64];
@@ -85,6 +99,9 @@ struct links {
     struct event *accept_event; /* pending while there is room */
     struct event *resume;       /* accepts again after a shortage of descriptors */
     struct event *sweep;
+    struct event *failures; /* end of a minute of failed logins of which some have no row */
+    uint32_t failure_rows, failures_held;
+    int64_t failures_ms; /* when the minute began */
     int listen_fd;
     uint32_t count, max_count;
     uint32_t unanswered; /* adopted ones that have not said HELLO */
@@ -108,12 +125,13 @@ static struct link_message *begin(struct relay_link *l, enum link_type type)
 
 static void send_fds(struct relay_link *l, const int *fds, size_t count)
 {
+    static struct log_limit limit;
     struct link_message *m = &l->links->out;
     int r = link_send(l->fd, m, l->version, fds, count);
 
     /* A full socket means a relay that has stopped reading: END's deadline or the next EOF deals
      * with it; nothing waits here for it. */
-    if (r < 0)
+    if (r < 0 && log_limit_allows(&limit, 30, "messages to relays"))
         log_warn("relay pid=%d: %s not sent: %s", l->pid, link_type_name(m->type), error_text(r));
     link_message_wipe(m);
 }
@@ -156,6 +174,10 @@ static void sweep_cb(evutil_socket_t fd, short what, void *arg)
             event_free(l->event);
         if (l->timer)
             event_free(l->timer);
+        if (l->exit)
+            event_free(l->exit);
+        if (l->pause)
+            event_free(l->pause);
         free(l);
     }
 }
@@ -170,9 +192,13 @@ static void kill_relay(struct relay_link *l)
 /* The broker stops: let go of the relay without touching it. */
 static void link_release(struct relay_link *l)
 {
-    event_del(l->event);
-    event_del(l->timer);
-    close(l->fd);
+    struct event *events[] = {l->event, l->timer, l->exit, l->pause};
+
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+        if (events[i])
+            event_del(events[i]);
+    if (l->fd >= 0)
+        close(l->fd);
     if (l->pidfd >= 0)
         close(l->pidfd);
     if (l->page_fd >= 0)
@@ -216,9 +242,23 @@ static bool has_twin(const struct relay_link *l)
     const struct relay_link *other;
 
     TAILQ_FOREACH (other, &l->links->live, entry)
-        if (other != l && other->pid == l->pid)
+        if (other != l && other->pid == l->pid && other->fd >= 0)
             return true;
     return false;
+}
+
+/* It said CLOSED and closed the link. Its session is over for everybody, so the record stays until
+ * the process is gone too, and ends it when its time is up. */
+static void link_leave(struct relay_link *l)
+{
+    event_del(l->event);
+    event_del(l->pause);
+    close(l->fd);
+    l->fd = -1;
+    if (event_add(l->exit, NULL) < 0) {
+        kill_relay(l);
+        link_release(l);
+    }
 }
 
 /* The relay is gone, or must go. */
@@ -239,10 +279,24 @@ static void link_drop(struct relay_link *l, const char *why)
     session_over(l, END_RELAY_CRASHED, "relay", "the relay process of the session died");
     if (!l->is_settled)
         gates_settled(b->gates, l->pid);
-    if (l->path[0])
+    if (l->path[0] && !has_twin(l)) /* a number that is in use again has a new socket */
         unlink(l->path);
     adoption_answered(l);
-    link_release(l);
+    if (l->state == STATE_ENDED)
+        link_leave(l);
+    else
+        link_release(l);
+}
+
+static void exit_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay_link *l = arg;
+
+    (void)fd, (void)what;
+    if (l->fd >= 0)
+        link_drop(l, "left"); /* which comes back here */
+    else
+        link_release(l);
 }
 
 static void timer_cb(evutil_socket_t fd, short what, void *arg)
@@ -254,9 +308,9 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
         link_drop(l, "said nothing");
         return;
     }
-    log_warn("relay pid=%d session=%llu did not end in time and is killed", l->pid,
-             (unsigned long long)l->session_id);
-    kill_relay(l); /* its end of file follows */
+    log_warn("relay pid=%d session=%llu did not %s in time and is killed", l->pid,
+             (unsigned long long)l->session_id, l->state == STATE_ENDED ? "leave" : "end");
+    kill_relay(l); /* its end of file follows, or its exit */
 }
 
 static struct relay_link *link_by_serial(struct links *all, uint64_t serial)
@@ -330,6 +384,7 @@ static bool adopt_session(struct relay_link *l, int page_fd)
         return false;
     }
     l->policy = policy;
+    l->is_ready = row.info.state != SESSION_CONNECTING;
     l->channel_count = row.info.channels[0] ? 1 : 0;
     for (const char *p = row.info.channels; *p; p++)
         l->channel_count += *p == ',';
@@ -359,10 +414,16 @@ static bool adopt(struct relay_link *l, const struct link_hello *h, int page_fd)
     return true;
 }
 
+/* What an adopted relay may do follows from what it has proved, not from the phase that it says. */
+static enum link_state proved_state(const struct relay_link *l)
+{
+    if (l->session_id)
+        return STATE_SESSION;
+    return l->user[0] ? STATE_CHOOSING : STATE_LOGIN;
+}
+
 static void on_hello(struct relay_link *l, struct link_message *m, int *fds)
 {
-    static const enum link_state states[] = {STATE_LOGIN, STATE_CHOOSING, STATE_SESSION,
-                                             STATE_SESSION};
     const struct link_hello *h = &m->hello;
 
     l->version = m->version < LINK_VERSION ? m->version : LINK_VERSION;
@@ -381,9 +442,7 @@ static void on_hello(struct relay_link *l, struct link_message *m, int *fds)
     if (l->is_adopted)
         l->links->adopted++;
     adoption_answered(l);
-    link_enter(l, l->is_adopted ? states[h->phase] : STATE_LOGIN);
-    if (l->state == STATE_SESSION && !l->session_id)
-        link_enter(l, STATE_CHOOSING);
+    link_enter(l, l->is_adopted ? proved_state(l) : STATE_LOGIN);
     send_welcome(l);
 }
 
@@ -405,6 +464,40 @@ static struct source_limits source_limits(const struct broker *b)
     return (struct source_limits){b->config->source_failures, b->config->source_block_s};
 }
 
+static void failures_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct links *all = arg;
+    char text[96];
+
+    (void)fd, (void)what;
+    if (!all->failures_held)
+        return;
+    snprintf(text, sizeof(text), "%u more failed logins have no row of their own",
+             all->failures_held);
+    broker_event(all->broker, "login-failed", "", "", 0, text);
+    all->failures_held = 0;
+}
+
+/* Strangers can fail from ever new addresses: past a number of rows a minute they are counted. */
+static void failure_event(struct relay_link *l, const char *text)
+{
+    struct links *all = l->links;
+    struct timeval minute = {60, 0};
+    int64_t now_ms = clock_mono_ms();
+
+    if (!all->failures_ms || now_ms - all->failures_ms >= 60000) {
+        failures_cb(-1, 0, all);
+        all->failures_ms = now_ms;
+        all->failure_rows = 0;
+    }
+    if (all->failure_rows < FAILURES_A_MIN) {
+        all->failure_rows++;
+        event_of(l, "login-failed", text);
+    } else if (all->failures_held++ == 0) {
+        event_add(all->failures, &minute);
+    }
+}
+
 static void auth_failed(struct relay_link *l, const char *method)
 {
     static struct log_limit limit;
@@ -415,7 +508,7 @@ static void auth_failed(struct relay_link *l, const char *method)
     l->attempts++;
     sources_failed(&b->sources, l->client_address, &sl, clock_mono_ms());
     snprintf(text, sizeof(text), "%s, attempt %u", method, l->attempts);
-    event_of(l, "login-failed", text);
+    failure_event(l, text);
     if (log_limit_allows(&limit, 30, "failed logins"))
         log_info("login failed user=%s source=%s method=%s attempt=%u", l->tried_user,
                  l->client_address, method, l->attempts);
@@ -673,6 +766,7 @@ static void on_route(struct relay_link *l, struct link_message *m, int *fds)
     struct store_target target;
     struct route_dial *d;
     char text[SESSION_TEXT_MAX];
+    int r;
 
     (void)fds;
     if (b->is_draining) {
@@ -681,8 +775,11 @@ static void on_route(struct relay_link *l, struct link_message *m, int *fds)
     }
     text_copy(l->target, sizeof(l->target), m->route.target);
     l->policy = b->config->policy;
-    if (store_resolve(b->store, l->user, m->route.account, l->target, (enum protocol)l->protocol,
-                      &l->policy, &target, l->account) < 0) {
+    r = store_resolve(b->store, l->user, m->route.account, l->target, (enum protocol)l->protocol,
+                      &l->policy, &target, l->account);
+    if (r < 0) {
+        if (r != ERR_NOT_FOUND && r != ERR_DENIED)
+            log_error("target %s cannot be looked up: %s", l->target, store_error(b->store));
         snprintf(text, sizeof(text), "there is no target \"%s\" for you", l->target);
         event_of(l, "route-refused", text);
         route_refused(l, END_POLICY, text);
@@ -710,7 +807,7 @@ static void on_route(struct relay_link *l, struct link_message *m, int *fds)
 }
 
 struct target_rows {
-    struct link_target_row rows[LINK_TARGETS_MAX];
+    struct link_target_row rows[TARGETS_A_PAGE];
     uint32_t offset, seen, count;
 };
 
@@ -718,7 +815,7 @@ static bool collect_target(const struct link_target_row *row, void *arg)
 {
     struct target_rows *t = arg;
 
-    if (t->seen++ >= t->offset && t->count < LINK_TARGETS_MAX)
+    if (t->seen++ >= t->offset && t->count < TARGETS_A_PAGE)
         t->rows[t->count++] = *row;
     return true;
 }
@@ -755,6 +852,11 @@ static void on_host_key(struct relay_link *l, struct link_message *m, int *fds)
     int r;
 
     (void)fds;
+    if (l->is_ready) {
+        log_warn("relay pid=%d pins a host key after the login and is ended", l->pid);
+        link_drop(l, "out of order");
+        return;
+    }
     fingerprint_sha256(print, k->key.data, k->key.len);
     r = store_target_pin(b->store, l->target, k->key_type, k->key.data, k->key.len, print);
     if (r == 0) {
@@ -772,6 +874,7 @@ static void on_host_key(struct relay_link *l, struct link_message *m, int *fds)
 static void on_ready(struct relay_link *l, struct link_message *m, int *fds)
 {
     (void)m, (void)fds;
+    l->is_ready = true;
     tracker_ready(l->links->broker->tracker, l->session_id);
 }
 
@@ -785,6 +888,13 @@ static void on_record_open(struct relay_link *l, struct link_message *m, int *fd
     int fd;
 
     (void)fds;
+    if (m->record_open.channel == 0 ||
+        recordings_count(b->recordings, l->session_id) >= RECORDINGS_MAX) {
+        log_warn("relay pid=%d session=%llu asks for a recording too many and is ended", l->pid,
+                 (unsigned long long)l->session_id);
+        link_drop(l, "too many recordings");
+        return;
+    }
     fd = recordings_open(b->recordings, l->session_id, m->record_open.channel, err, sizeof(err));
     answer = &begin(l, LINK_RECORDING)->recording;
     answer->channel = m->record_open.channel;
@@ -831,6 +941,8 @@ static void on_channel(struct relay_link *l, struct link_message *m, int *fds)
         snprintf(text, sizeof(text), "channel=%u %s%s %.300s", c->channel, kinds[c->kind],
                  c->has_pty ? " pty" : "", c->command);
     event_of(l, events[c->change], text);
+    if (c->change == LINK_CHANNEL_CLOSED) /* its last frame came before */
+        recordings_close_channel(l->links->broker->recordings, l->session_id, c->channel);
     for (uint32_t i = 0; i < l->channel_count && at + 9 < sizeof(channels); i++)
         at += (size_t)snprintf(channels + at, sizeof(channels) - at, "%ssession", i ? "," : "");
     tracker_channels(l->links->broker->tracker, l->session_id, channels);
@@ -848,6 +960,7 @@ static void on_frame(struct relay_link *l, struct link_message *m, int *fds)
 
 static void on_recording_state(struct relay_link *l, struct link_message *m, int *fds)
 {
+    static struct log_limit limit;
     struct broker *b = l->links->broker;
     const struct link_recording_state *s = &m->recording_state;
 
@@ -855,8 +968,9 @@ static void on_recording_state(struct relay_link *l, struct link_message *m, int
     if (s->state == RECORDING_FAILED || s->state == RECORDING_DEGRADED) {
         recordings_failed(b->recordings, l->session_id, s->channel);
         event_of(l, "recording-failed", s->text);
-        log_error("recording failed session=%llu channel=%u: %s", (unsigned long long)l->session_id,
-                  s->channel, s->text);
+        if (log_limit_allows(&limit, 60, "failed recordings"))
+            log_error("recording failed session=%llu channel=%u: %s",
+                      (unsigned long long)l->session_id, s->channel, s->text);
     }
     tracker_recording(b->tracker, l->session_id, (enum recording_state)s->state);
 }
@@ -867,22 +981,46 @@ static void on_resumed(struct relay_link *l, struct link_message *m, int *fds)
     tracker_resumed(l->links->broker->tracker, l->session_id);
 }
 
+/* What only the broker can know (logins, ends, pinned keys) is never a relay's to say. */
 static void on_event(struct relay_link *l, struct link_message *m, int *fds)
 {
+    static const char *const kinds[] = {"host-key-mismatch", "channel-refused", "idle-warning",
+                                        "events-lost"};
+    char kind[sizeof(m->event.kind) + 8];
+    bool is_known = false;
+
     (void)fds;
-    event_of(l, m->event.kind, m->event.text);
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        is_known |= strcmp(m->event.kind, kinds[i]) == 0;
+    snprintf(kind, sizeof(kind), "%s%s", is_known ? "" : "relay:", m->event.kind);
+    event_of(l, kind, m->event.text);
+}
+
+/* Whether a relay may end its session so. That an admin did, or access was withdrawn, is the
+ * broker's to know; only one that was told so by an earlier broker brings it along. */
+static bool may_say(const struct relay_link *l, const struct link_closed *c)
+{
+    bool is_of_broker = c->reason == END_ADMIN_ENDED || c->reason == END_SELF_ENDED ||
+                        c->reason == END_REVOKED || strncmp(c->author, "admin ", 6) == 0;
+
+    return l->is_adopted || l->is_end_sent || !is_of_broker;
 }
 
 static void on_closed(struct relay_link *l, struct link_message *m, int *fds)
 {
     const struct link_closed *c = &m->closed;
+    const struct timeval leave = {LEAVE_S, 0};
 
     (void)fds;
-    event_del(l->timer);
+    event_add(l->timer, &leave);
+    event_add(l->exit, NULL);
     /* A stranger's connection writes nothing: his failed attempts are events already. */
     if (!l->session_id && l->user[0] && c->text[0])
         event_of(l, "connection-closed", c->text);
-    session_over(l, (enum end_reason)c->reason, c->author, c->text);
+    if (may_say(l, c))
+        session_over(l, (enum end_reason)c->reason, c->author, c->text);
+    else
+        session_over(l, END_RELAY_CRASHED, "relay", "the relay gave a reason that is not its own");
     store_flush(l->links->broker->store);
     link_enter(l, STATE_ENDED);
     begin(l, LINK_CLOSED_ACK);
@@ -908,7 +1046,7 @@ static const struct handler {
     {LINK_FRAME, STATE_SESSION, on_frame},
     {LINK_RECORDING_STATE, STATE_SESSION, on_recording_state},
     {LINK_RESUMED, STATE_SESSION | STATE_DIALING, on_resumed},
-    {LINK_EVENT, STATE_LOGIN | STATE_CHOOSING | STATE_DIALING | STATE_SESSION, on_event},
+    {LINK_EVENT, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, on_event},
     {LINK_CLOSED, STATE_LOGIN | STATE_CHOOSING | STATE_DIALING | STATE_SESSION, on_closed},
 };
 
@@ -927,6 +1065,34 @@ static void dispatch(struct relay_link *l, struct link_message *m, int *fds)
     link_drop(l, "out of order");
 }
 
+static void pause_cb(evutil_socket_t fd, short what, void *arg)
+{
+    struct relay_link *l = arg;
+
+    (void)fd, (void)what;
+    event_add(l->event, NULL);
+}
+
+/* One more message? A relay that says more than any session has to say is read more slowly, so
+ * that it cannot fill the store or keep the loop from others; nothing that it says is lost. */
+static bool may_talk(struct relay_link *l)
+{
+    const struct timeval pause = {0, TALK_PAUSE_MS * 1000};
+    int64_t now_ms = clock_mono_ms();
+    uint64_t earned = (uint64_t)(now_ms - l->talk_ms) * TALK_PER_S / 1000;
+
+    if (earned) {
+        l->talk_ms = now_ms;
+        l->talk_left =
+            (uint32_t)(earned < TALK_BURST - l->talk_left ? l->talk_left + earned : TALK_BURST);
+    }
+    if (l->talk_left)
+        return true;
+    event_del(l->event);
+    event_add(l->pause, &pause);
+    return false;
+}
+
 static void link_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct relay_link *l = arg;
@@ -935,7 +1101,11 @@ static void link_cb(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     for (int i = 0; i < MESSAGES_A_TURN && l->fd >= 0; i++) {
         int fds[LINK_FDS_MAX];
-        int r = link_receive(l->fd, m, fds);
+        int r;
+
+        if (!may_talk(l))
+            return;
+        r = link_receive(l->fd, m, fds);
 
         if (r == ERR_AGAIN)
             return;
@@ -945,6 +1115,7 @@ static void link_cb(evutil_socket_t fd, short what, void *arg)
             link_drop(l, error_text(r));
             return;
         }
+        l->talk_left--;
         dispatch(l, m, fds);
         link_message_wipe(m);
         link_close_fds(fds);
@@ -952,6 +1123,20 @@ static void link_cb(evutil_socket_t fd, short what, void *arg)
 }
 
 /* ---- accepting and adopting ---- */
+
+/* A handle of the process at the other end, or -1. Its number is its own only while it lives; once
+ * it does not, nor does its end of the socket: so that is asked after the handle was taken. */
+static int open_pidfd(int fd, pid_t pid)
+{
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+    if (pidfd >= 0 && poll(&p, 1, 0) != 0) {
+        close(pidfd);
+        return -1;
+    }
+    return pidfd;
+}
 
 static struct relay_link *link_new(struct links *all, int fd, bool is_adopted)
 {
@@ -971,17 +1156,24 @@ static struct relay_link *link_new(struct links *all, int fd, bool is_adopted)
     l->state = STATE_HELLO;
     l->fd = fd;
     l->pid = cred.pid;
-    l->pidfd = (int)syscall(SYS_pidfd_open, cred.pid, 0);
+    l->pidfd = open_pidfd(fd, cred.pid);
     l->page_fd = -1;
     l->version = LINK_VERSION;
     l->is_adopted = is_adopted;
     snprintf(l->path, sizeof(l->path), "relay/%d.sock", (int)cred.pid);
     l->event = event_new(all->broker->base, fd, EV_READ | EV_PERSIST, link_cb, l);
     l->timer = event_new(all->broker->base, -1, 0, timer_cb, l);
+    l->exit = event_new(all->broker->base, l->pidfd, EV_READ, exit_cb, l);
+    l->pause = event_new(all->broker->base, -1, 0, pause_cb, l);
+    l->talk_ms = clock_mono_ms();
+    l->talk_left = TALK_BURST;
     TAILQ_INSERT_TAIL(&all->live, l, entry);
     all->count++;
-    if (!l->event || !l->timer || l->pidfd < 0 || event_add(l->event, NULL) < 0 ||
-        event_add(l->timer, &hello) < 0) {
+    all->unanswered += is_adopted;
+    /* A relay that is adopted answers when it can (a stalled disk may hold it): it is never ended
+     * for being late. */
+    if (!l->event || !l->timer || !l->exit || !l->pause || l->pidfd < 0 ||
+        event_add(l->event, NULL) < 0 || (!is_adopted && event_add(l->timer, &hello) < 0)) {
         link_drop(l, "no memory or process");
         return NULL;
     }
@@ -1046,6 +1238,7 @@ size_t links_adopt(struct links *all)
     struct dirent *entry;
     size_t found = 0;
 
+    all->unanswered++; /* the scan itself: nothing is unclaimed before it is over */
     while (dir && (entry = readdir(dir))) {
         char path[300];
         int fd;
@@ -1059,15 +1252,11 @@ size_t links_adopt(struct links *all)
                 unlink(path); /* its relay is gone */
             continue;
         }
-        all->unanswered++;
-        if (!link_new(all, fd, true) && all->unanswered > 0)
-            all->unanswered--;
-        else
-            found++;
+        found += link_new(all, fd, true) != NULL;
     }
     if (dir)
         closedir(dir);
-    if (all->unanswered == 0)
+    if (--all->unanswered == 0)
         tracker_close_unclaimed(all->broker->tracker);
     return found;
 }
@@ -1090,8 +1279,9 @@ struct links *links_create(struct broker *b, char *err, size_t err_len)
     TAILQ_INIT(&all->dead);
     unlink(addr.sun_path); /* the store's lock says that no other broker is here */
     all->sweep = event_new(b->base, -1, 0, sweep_cb, all);
+    all->failures = event_new(b->base, -1, 0, failures_cb, all);
     all->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (!all->sweep || all->listen_fd < 0 ||
+    if (!all->sweep || !all->failures || all->listen_fd < 0 ||
         bind(all->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
         chmod(addr.sun_path, 0600) < 0 || listen(all->listen_fd, LINKS_BACKLOG) < 0) {
         snprintf(err, err_len, "%s/relay.sock: %s", b->config->run_dir, strerror(errno));
@@ -1122,6 +1312,10 @@ void links_destroy(struct links *all)
     sweep_cb(-1, 0, all);
     if (all->resume)
         event_free(all->resume);
+    if (all->failures) {
+        failures_cb(-1, 0, all);
+        event_free(all->failures);
+    }
     if (all->sweep)
         event_free(all->sweep);
     if (all->listen_fd >= 0)
@@ -1153,6 +1347,7 @@ static void relay_end_op(void *relay, enum end_reason reason, const char *author
     struct link_end *e = &begin(l, LINK_END)->end;
     struct timeval deadline = {END_DEADLINE_MS / 1000, 0};
 
+    l->is_end_sent = true;
     e->reason = (uint8_t)reason;
     e->deadline_ms = END_DEADLINE_MS;
     text_copy(e->author, sizeof(e->author), author);

@@ -399,20 +399,43 @@ void recordings_failed(struct recordings *r, uint64_t session_id, uint32_t chann
     rec->is_unsaved = true;
 }
 
+uint32_t recordings_count(const struct recordings *r, uint64_t session_id)
+{
+    const struct recorded *rec;
+    uint32_t count = 0;
+
+    TAILQ_FOREACH (rec, &r->live, entry)
+        count += rec->row.session_id == session_id;
+    return count;
+}
+
+static void close_one(struct recordings *r, struct recorded *rec)
+{
+    rec->row.is_closed = true;
+    rec->is_unsaved = true;
+    sync_submit(r, rec);
+    save_row(r, rec);
+    TAILQ_REMOVE(&r->live, rec, entry);
+    recorded_free(rec);
+}
+
+void recordings_close_channel(struct recordings *r, uint64_t session_id, uint32_t channel)
+{
+    struct recorded *rec = find(r, session_id, channel);
+
+    if (rec)
+        close_one(r, rec);
+    arm_space(r);
+}
+
 void recordings_close(struct recordings *r, uint64_t session_id)
 {
     struct recorded *rec, *next;
 
     for (rec = TAILQ_FIRST(&r->live); rec; rec = next) {
         next = TAILQ_NEXT(rec, entry);
-        if (rec->row.session_id != session_id)
-            continue;
-        rec->row.is_closed = true;
-        rec->is_unsaved = true;
-        sync_submit(r, rec);
-        save_row(r, rec);
-        TAILQ_REMOVE(&r->live, rec, entry);
-        recorded_free(rec);
+        if (rec->row.session_id == session_id)
+            close_one(r, rec);
     }
     arm_space(r);
 }

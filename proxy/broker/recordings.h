@@ -43,7 +43,11 @@ void recordings_adopt(struct recordings *r, uint64_t session_id);
 void recordings_frame(struct recordings *r, uint64_t session_id, uint32_t channel, uint64_t frames,
                       uint64_t file_len, const uint8_t chain[32]);
 void recordings_failed(struct recordings *r, uint64_t session_id, uint32_t channel);
-/* The session is over: last sync, rows closed. */
+/* How many of a session are open here. */
+uint32_t recordings_count(const struct recordings *r, uint64_t session_id);
+/* The channel is over: last sync, row closed, descriptor given back. */
+void recordings_close_channel(struct recordings *r, uint64_t session_id, uint32_t channel);
+/* The session is over: the same for all that are left. */
 void recordings_close(struct recordings *r, uint64_t session_id);
 
 #endif

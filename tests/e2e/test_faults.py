@@ -134,7 +134,8 @@ def test_no_zombies_nor_leaks(proxy, client):
 
     def settled():
         return (not os.listdir(proxy.run_dir + "/relay") and not harness.children(proxy.gate()) and
-                proxy.json("status")["links"] == 0)
+                proxy.json("status")["links"] == 0 and
+                not any("/recordings/" in fd for fd in state()[0]))  # the last one is synced
 
     client.ssh("true")
     wait_until(settled, "relays end")
