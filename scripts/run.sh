@@ -161,8 +161,17 @@ make_system_users() {
 
 # ---- ports ----
 
+# Listeners, and connections that the system gave this port; those are in the way of a listener, too.
+# State 06 is TIME_WAIT, which is not.
 is_port_free() {
-    ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port="$(printf ':%04X' "$1")" '
+            substr($2, length($2) - 4) == port && $4 != "06" { taken = 1 }
+            END { exit taken }'
+}
+
+does_listen() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
 # first_free_port FROM: the first port from FROM on that nobody listens on.
@@ -285,7 +294,7 @@ start_demo() {
 }
 
 demo_listens() {
-    ! is_port_free "$demo_port"
+    does_listen "$demo_port"
 }
 
 # ---- the proxy ----
