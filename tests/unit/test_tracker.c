@@ -164,12 +164,12 @@ static void idle_warns_then_ends(void **state)
     tracker_ready(f->tracker, id);
     assert_int_equal(state_of(f, id), SESSION_ACTIVE);
     spin(f, &relay.warnings);
-    assert_true(clock_mono_ms() - began >= 1000);
+    assert_true(clock_mono_ms() - began >= 950); /* a loop's clock is a little older than ours */
     assert_string_equal(relay.text, "Idle for 1 second: you will be disconnected in 1 second "
                                     "unless you press a key.");
     assert_int_equal(state_of(f, id), SESSION_IDLE);
     spin(f, &relay.ends);
-    assert_true(clock_mono_ms() - began >= 2000);
+    assert_true(clock_mono_ms() - began >= 1950);
     assert_int_equal(relay.reason, END_IDLE_TIMEOUT);
     assert_string_equal(relay.text, "You have been disconnected: idle for 2 seconds");
     tracker_closed(f->tracker, id, END_USER_EXIT, "client", "anything");
