@@ -422,7 +422,7 @@ static void pace_reading(struct control_client *client)
 
     if (is_full && is_reading)
         bufferevent_disable(client->bev, EV_READ);
-    else if (!is_full && !is_reading)
+    else if (!is_full && !is_reading && !client->is_eof) /* after the end it would only spin */
         bufferevent_enable(client->bev, EV_READ);
 }
 
