@@ -317,7 +317,7 @@ void control_event(struct request *r, const char *kind, const char *user, uint64
                    const char *fmt, ...)
 {
     struct store_event e = {.at_wall_us = clock_wall_us(), .session_id = session_id};
-    char text[384];
+    char text[384], quoted[sizeof(text) + 2], author[LOG_VALUE_MAX];
     va_list args;
 
     if (!r->control)
@@ -330,8 +330,10 @@ void control_event(struct request *r, const char *kind, const char *user, uint64
     snprintf(e.source, sizeof(e.source), "local uid %u", (unsigned)r->caller.uid);
     snprintf(e.text, sizeof(e.text), "%s%s%s", r->caller.author, text[0] ? ": " : "", text);
     store_event_add(r->control->store, &e);
-    log_info("control event=%s author=\"%s\" uid=%u %s%s%stext=\"%s\"", kind, r->caller.author,
-             (unsigned)r->caller.uid, user[0] ? "user=" : "", user, user[0] ? " " : "", text);
+    log_info("control event=%s author=%s uid=%u %s%s%stext=%s", kind,
+             log_value(author, sizeof(author), r->caller.author), (unsigned)r->caller.uid,
+             user[0] ? "user=" : "", user, user[0] ? " " : "",
+             log_value(quoted, sizeof(quoted), text));
 }
 
 void control_access_changed(struct request *r)

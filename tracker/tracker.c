@@ -387,10 +387,14 @@ static int check_limits(const struct tracker *t, const char *user, const struct 
 
 static void log_open_line(const struct session_info *i)
 {
+    char account[LOG_VALUE_MAX], device[LOG_VALUE_MAX];
+
     log_info("session open id=%llu type=%s user=%s account=%s target=%s address=%s source=%s "
              "port=%u device=%s pid=%d",
-             (unsigned long long)i->id, protocol_name(i->protocol), i->user, i->account, i->target,
-             i->address, i->client_address, i->client_port, i->device, i->relay_pid);
+             (unsigned long long)i->id, protocol_name(i->protocol), i->user,
+             log_value(account, sizeof(account), i->account), i->target, i->address,
+             i->client_address, i->client_port, log_value(device, sizeof(device), i->device),
+             i->relay_pid);
 }
 
 int tracker_open(struct tracker *t, struct session_info *info, const struct policy *policy,
@@ -528,12 +532,27 @@ void tracker_recording(struct tracker *t, uint64_t id, enum recording_state stat
     tracked_announce(s, false);
 }
 
+static void log_close_line(const struct session_info *i)
+{
+    char account[LOG_VALUE_MAX], by[LOG_VALUE_MAX], text[LOG_VALUE_MAX];
+    char duration[DURATION_TEXT_MAX], took[DURATION_TEXT_MAX + 2];
+
+    text_duration(duration, sizeof(duration), i->duration_s);
+    log_info("session close id=%llu type=%s user=%s account=%s target=%s source=%s reason=%s "
+             "by=%s duration=%s seconds=%llu bytes_in=%llu bytes_out=%llu text=%s",
+             (unsigned long long)i->id, protocol_name(i->protocol), i->user,
+             log_value(account, sizeof(account), i->account), i->target, i->client_address,
+             end_reason_name(i->end_reason), log_value(by, sizeof(by), i->ended_by),
+             log_value(took, sizeof(took), duration), (unsigned long long)i->duration_s,
+             (unsigned long long)i->bytes_in, (unsigned long long)i->bytes_out,
+             log_value(text, sizeof(text), i->end_text));
+}
+
 void tracker_closed(struct tracker *t, uint64_t id, enum end_reason reason, const char *author,
                     const char *text)
 {
     struct tracked *s = tracked_find(t, id);
     struct session_info *i;
-    char duration[DURATION_TEXT_MAX];
 
     if (!s)
         return;
@@ -550,13 +569,7 @@ void tracker_closed(struct tracker *t, uint64_t id, enum end_reason reason, cons
     tracked_enter(s, SESSION_DISCONNECTED);
     store_session_end(t->store, i);
     tracked_event(s, "session-end", i->end_text);
-    log_info("session close id=%llu type=%s user=%s account=%s target=%s source=%s reason=%s "
-             "by=%s duration=%s seconds=%llu bytes_in=%llu bytes_out=%llu text=\"%s\"",
-             (unsigned long long)i->id, protocol_name(i->protocol), i->user, i->account, i->target,
-             i->client_address, end_reason_name(i->end_reason), i->ended_by,
-             text_duration(duration, sizeof(duration), i->duration_s),
-             (unsigned long long)i->duration_s, (unsigned long long)i->bytes_in,
-             (unsigned long long)i->bytes_out, i->end_text);
+    log_close_line(i);
     event_del(s->timer);
     s->relay = NULL;
     TAILQ_REMOVE(&t->live, s, entry);

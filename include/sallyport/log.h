@@ -10,6 +10,7 @@
 #define SALLYPORT_LOG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <sallyport/errors.h>
@@ -40,6 +41,14 @@ void log_write(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 #define log_info(...)  log_write(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...) log_write(LOG_LEVEL_DEBUG, __VA_ARGS__)
 #define log_trace(...) log_write(LOG_LEVEL_TRACE, __VA_ARGS__)
+
+/*
+ * The value of a key in a line: as it is when it is one plain word, otherwise in quotes, with the
+ * quotes inside it made single ones, so that no value reads as another key. Returns dst.
+ */
+const char *log_value(char *dst, size_t dst_len, const char *value);
+
+#define LOG_VALUE_MAX 300 /* room for what sessions carry */
 
 /*
  * A rate limit for what a stranger can trigger: at most `per_minute` lines, then one line that

@@ -167,6 +167,21 @@ void log_write(enum log_level level, const char *fmt, ...)
     errno = saved;
 }
 
+const char *log_value(char *dst, size_t dst_len, const char *value)
+{
+    bool is_plain = *value && !strpbrk(value, " =\"'");
+
+    snprintf(dst, dst_len, is_plain ? "%s" : "\"%s\"", value);
+    if (is_plain)
+        return dst;
+    for (char *p = dst + 1; *p; p++)
+        if (*p == '"')
+            *p = '\'';
+    if (strlen(dst) > 1)
+        dst[strlen(dst) - 1] = '"'; /* the closing one, also where the value was cut */
+    return dst;
+}
+
 bool log_limit_allows(struct log_limit *limit, uint32_t per_minute, const char *what)
 {
     int64_t now_ms = clock_mono_ms();

@@ -227,11 +227,26 @@ static void dies_with_one_line(void **unused)
     assert_string_equal(output(), "error: cannot open a\\x0ab\n");
 }
 
+/* What a stranger or an admin writes cannot become another key of the line. */
+static void values_stay_values(void **unused)
+{
+    char out[12];
+
+    (void)unused;
+    assert_string_equal(log_value(out, sizeof(out), "web01"), "web01");
+    assert_string_equal(log_value(out, sizeof(out), ""), "\"\"");
+    assert_string_equal(log_value(out, sizeof(out), "a by=x"), "\"a by=x\"");
+    assert_string_equal(log_value(out, sizeof(out), "a\" b=\""), "\"a' b='\"");
+    assert_string_equal(log_value(out, sizeof(out), "a text that is cut"), "\"a text th\"");
+    assert_string_equal(log_value(out, 2, "a b"), "\"");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(writes_one_line, capture, release),
         cmocka_unit_test_setup_teardown(escapes_everything, capture, release),
+        cmocka_unit_test(values_stay_values),
         cmocka_unit_test_setup_teardown(long_lines_are_cut, capture, release),
         cmocka_unit_test_setup_teardown(keeps_levels_and_errno, capture, release),
         cmocka_unit_test_setup_teardown(a_full_pipe_does_not_block, capture, release),
