@@ -11,7 +11,7 @@ DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev 
 # To test: the second compiler with its fuzzer, checkers, clients and terminals.
 DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck scdoc libcmocka-dev python3-pytest
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
-    vim rsync git procps sudo sqlite3)
+    vim less rsync git procps sudo sqlite3)
 
 # To measure, besides what building takes.
 DEPS_BENCH=(haproxy python3-pexpect procps)

@@ -47,7 +47,8 @@ class RawTransport(paramiko.Transport):
         self.sentence = None
         self._handler_table = dict(self._handler_table)
         for number in HEARD:
-            self._handler_table[number] = lambda t, m, n=number: t.heard.put((n, m))
+            # older versions say whose message it is, newer ones only what it says
+            self._handler_table[number] = lambda *of, n=number: self.heard.put((n, of[-1]))
 
     def _parse_disconnect(self, m):
         m.get_int()

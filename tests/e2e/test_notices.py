@@ -302,8 +302,8 @@ def test_several_notices_over_vim(proxy, client, tmux, scratch):
 
 def test_notice_after_a_resize(proxy, client, tmux):
     """The last line is that of the window as it is now."""
-    t = tmux(client.ssh_argv("less /etc/services", flags=("-tt",)))
-    t.wait("/etc/services")
+    t = tmux(client.ssh_argv("less /usr/share/common-licenses/GPL-3", flags=("-tt",)))
+    t.wait("/usr/share/common-licenses/GPL-3")
     t.do("resize-window", "-x", "60", "-y", "30")
     wait_until(lambda: len(t.screen().split("\n")) == 31 and t.screen().split("\n")[29].strip(),
                "less drew its prompt on the new last line")
@@ -325,8 +325,8 @@ def test_terminal_is_left_sane(proxy, client, tmux):
 
 
 def test_shell_on_the_alternate_screen_keeps_working(proxy, client, tmux):
-    t = tmux(client.ssh_argv("less /etc/services", flags=("-tt",)))
-    t.wait("/etc/services")
+    t = tmux(client.ssh_argv("less /usr/share/common-licenses/GPL-3", flags=("-tt",)))
+    t.wait("/usr/share/common-licenses/GPL-3")
     proxy.do("session", "message", "--all", "hello you")
     t.wait("hello you")
     t.keys("q")
