@@ -3,6 +3,7 @@ import os
 import re
 import socket
 import statistics
+import subprocess
 import time
 
 import pytest
@@ -132,11 +133,14 @@ def test_time_tells_nobody_who_exists(make_proxy, target):
 
 @pytest.mark.parametrize("kind,bits,word", [("rsa", 1024, "2048"), ("dsa", 1024, "DSA")])
 def test_weak_keys_are_refused(proxy, keys, kind, bits, word):
+    options = ["-o", "PubkeyAcceptedAlgorithms=+ssh-dss"] if kind == "dsa" else []
+    known = subprocess.run(["ssh", "-Q", "key"], capture_output=True, text=True, check=True).stdout
+    if kind == "dsa" and "ssh-dss" not in known.split():
+        pytest.skip("this OpenSSH knows no DSA")
     path = keys.make("weak_" + kind, kind, bits)
     r = proxy.ctl("user", "key", "add", "alice", path + ".pub")
     assert r.returncode in (1, 2) and word in r.stderr, r.stderr
-    r = harness.Client(proxy, key=path, options=["-o", "PubkeyAcceptedAlgorithms=+ssh-dss"]
-                       ).ssh("echo in")
+    r = harness.Client(proxy, key=path, options=options).ssh("echo in")
     assert (r.returncode, r.stdout) == (255, "") and "Permission denied" in r.stderr
     assert_no_sessions(proxy)
     assert_serves(proxy, keys)
