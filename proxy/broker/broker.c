@@ -21,6 +21,7 @@
 #include <sallyport/text.h>
 
 #include "control/control.h"
+#include "proxy/broker/dial.h"
 #include "proxy/broker/hasher.h"
 #include "proxy/broker/notify.h"
 #include "proxy/broker/recordings.h"
@@ -28,10 +29,10 @@
 #include "tracker/store/store.h"
 #include "tracker/tracker.h"
 
-#define DIAL_THREADS  32
+#define NAME_THREADS  32
 #define SYNC_THREADS  4
 #define HASH_QUEUE    512
-#define DIAL_QUEUE    2048
+#define NAME_QUEUE    2048
 #define SYNC_QUEUE    4096
 #define REPORT_MAX    (256 * 1024)
 #define STORE_RETRY_S 1
@@ -412,12 +413,13 @@ static int open_parts(struct broker *b, char *err, size_t err_len)
         return ERR_SYSTEM;
     err[0] = '\0';
     b->hash_workers = workers_create(b->base, cpus > 0 ? (unsigned)cpus : 1, HASH_QUEUE);
-    b->dial_workers = workers_create(b->base, DIAL_THREADS, DIAL_QUEUE);
+    b->name_workers = workers_create(b->base, NAME_THREADS, NAME_QUEUE);
     b->sync_workers = workers_create(b->base, SYNC_THREADS, SYNC_QUEUE);
+    b->dialer = dialer_create(b->base, b->name_workers);
     b->tracker = tracker_create(b->base, b->store, &links_relay_ops, c->node);
     b->recordings = recordings_create(b->base, b->store, b->sync_workers, recordings_short, b);
-    if (!b->hash_workers || !b->dial_workers || !b->sync_workers || !b->tracker || !b->recordings ||
-        hasher_init() < 0) {
+    if (!b->hash_workers || !b->name_workers || !b->dialer || !b->sync_workers || !b->tracker ||
+        !b->recordings || hasher_init() < 0) {
         snprintf(err, err_len, "out of memory");
         return ERR_MEMORY;
     }
@@ -515,10 +517,12 @@ static int start(struct broker *b, char *err, size_t err_len)
 static void finish(struct broker *b)
 {
     control_destroy(b->control);
-    links_destroy(b->links);
+    links_release(b->links);
     gates_destroy(b->gates);
-    workers_destroy(b->dial_workers);
+    workers_destroy(b->name_workers);
+    dialer_destroy(b->dialer);
     workers_destroy(b->hash_workers);
+    links_destroy(b->links); /* after all whose answers look for a link */
     recordings_destroy(b->recordings);
     workers_destroy(b->sync_workers);
     tracker_destroy(b->tracker);

@@ -17,6 +17,7 @@
 #include "proxy/broker/sources.h"
 
 struct control;
+struct dialer;
 struct event;
 struct event_base;
 struct gates;
@@ -39,7 +40,8 @@ struct broker {
     struct links *links;
     struct recordings *recordings;
     struct workers *hash_workers; /* CPU: one thread a core */
-    struct workers *dial_workers; /* waiting: many */
+    struct workers *name_workers; /* waiting for name servers: many */
+    struct dialer *dialer;
     struct workers *sync_workers; /* disks: a few */
     struct sources sources;
     uint8_t ticket_key[32];
@@ -76,6 +78,8 @@ void gates_count(const struct gates *g, uint32_t *unauthenticated, uint32_t *par
 /* ---- links.c ---- */
 
 struct links *links_create(struct broker *b, char *err, size_t err_len);
+/* Let go of every relay; what was begun for one finds none. Before the workers end. */
+void links_release(struct links *l);
 void links_destroy(struct links *l);
 /* Connect to every relay that an earlier broker left. Returns how many answered the connect. */
 size_t links_adopt(struct links *l);

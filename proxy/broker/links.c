@@ -800,7 +800,7 @@ static void on_route(struct relay_link *l, struct link_message *m, int *fds)
     d = malloc(sizeof(*d));
     if (d)
         *d = (struct route_dial){l->links, l->serial, l->session_id};
-    if (!d || dial(b->dial_workers, target.address, b->config->connect_timeout_s, dialed, d) < 0) {
+    if (!d || dial(b->dialer, target.address, b->config->connect_timeout_s, dialed, d) < 0) {
         free(d);
         route_failed(l, END_TARGET_UNREACHABLE, "too many connections are being made; try again");
     }
@@ -1298,7 +1298,7 @@ struct links *links_create(struct broker *b, char *err, size_t err_len)
     return all;
 }
 
-void links_destroy(struct links *all)
+void links_release(struct links *all)
 {
     struct relay_link *l;
 
@@ -1310,6 +1310,13 @@ void links_destroy(struct links *all)
     while ((l = TAILQ_FIRST(&all->live)))
         link_release(l);
     sweep_cb(-1, 0, all);
+}
+
+void links_destroy(struct links *all)
+{
+    if (!all)
+        return;
+    links_release(all);
     if (all->resume)
         event_free(all->resume);
     if (all->failures) {

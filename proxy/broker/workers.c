@@ -7,16 +7,19 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #define WORKERS_MAX  64
 #define WORKER_STACK (512 * 1024) /* getaddrinfo and its modules want some */
+#define DESTROY_MS   250          /* three pools within the second that SIGTERM has */
 
 struct workers {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t threads[WORKERS_MAX];
     uint64_t running_lane[WORKERS_MAX]; /* 0: none */
+    uint64_t last_lane;                 /* of the job that was taken last */
     unsigned thread_count, max_threads, idle;
     struct job *queue, **queue_end;
     struct job *finished, **finished_end;
@@ -39,18 +42,26 @@ static bool lane_runs(const struct workers *w, uint64_t lane)
     return false;
 }
 
-/* First job whose lane runs nothing, else simply the first. */
+/* First job whose lane runs nothing and had not the last turn, else one whose lane runs nothing,
+ * else simply the first. */
 static struct job *queue_take(struct workers *w)
 {
-    struct job **at = &w->queue;
+    struct job **at = NULL, *job;
 
     for (struct job **j = &w->queue; *j; j = &(*j)->next) {
-        if (!lane_runs(w, (*j)->lane)) {
+        if (lane_runs(w, (*j)->lane))
+            continue;
+        if (!at)
+            at = j;
+        if ((*j)->lane != w->last_lane) {
             at = j;
             break;
         }
     }
-    struct job *job = *at;
+    if (!at)
+        at = &w->queue;
+    job = *at;
+    w->last_lane = job->lane;
     *at = job->next;
     if (w->queue_end == &job->next)
         w->queue_end = at;
@@ -141,19 +152,56 @@ struct workers *workers_create(struct event_base *base, unsigned max_threads, si
     return w;
 }
 
+/* What is still queued is not run any more. */
+static void drop_queue(struct workers *w)
+{
+    pthread_mutex_lock(&w->lock);
+    if (w->queue) {
+        *w->finished_end = w->queue;
+        w->finished_end = w->queue_end;
+        w->queue = NULL;
+        w->queue_end = &w->queue;
+        w->queued = 0;
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* False when a thread did not end in time. */
+static bool join_all(struct workers *w)
+{
+    struct timespec until;
+    bool all = true;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += DESTROY_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    for (unsigned i = 0; i < w->thread_count; i++) {
+        if (pthread_timedjoin_np(w->threads[i], NULL, &until) == 0)
+            continue;
+        all = false;
+        drop_queue(w);
+        pthread_detach(w->threads[i]);
+    }
+    return all;
+}
+
 void workers_destroy(struct workers *w)
 {
+    bool is_quiet;
+
     if (!w)
         return;
     pthread_mutex_lock(&w->lock);
     w->stop = true;
     pthread_cond_broadcast(&w->wake);
     pthread_mutex_unlock(&w->lock);
-    for (unsigned i = 0; i < w->thread_count; i++)
-        pthread_join(w->threads[i], NULL);
+    is_quiet = join_all(w);
     deliver(w);
     if (w->event)
         event_free(w->event);
+    if (!is_quiet)
+        return; /* a thread may still touch it: the process gives it back */
     if (w->wake_fd >= 0)
         close(w->wake_fd);
     pthread_cond_destroy(&w->wake);

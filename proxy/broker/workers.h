@@ -23,7 +23,9 @@ struct job {
 
 /* Returns NULL when out of memory or descriptors. */
 struct workers *workers_create(struct event_base *base, unsigned max_threads, size_t max_queued);
-/* Waits for running jobs and calls `done` for every job that was taken. */
+/* Waits a moment for what is running and queued, then calls `done` for every job that was taken,
+ * run or not. A thread that hangs in a dead name service or disk is left behind, with its job: the
+ * process is about to end, and must not wait for it. */
 void workers_destroy(struct workers *w);
 
 /* Takes the job; ERR_FULL leaves it with the caller. A job of a lane with nothing running goes

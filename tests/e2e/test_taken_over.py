@@ -238,3 +238,42 @@ def test_pages_of_long_names_arrive(proxy, process, blob):
         seen += count
     assert total == 151
     assert "not sent" not in proxy.log()
+
+
+@pytest.fixture
+def dead():
+    """An address that drops every new connection: a queue that is full and nobody accepts."""
+    import socket
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    held = []
+    for _ in range(4):
+        held.append(socket.socket())
+        held[-1].setblocking(False)
+        held[-1].connect_ex(listener.getsockname())
+    yield "127.0.0.1:%d" % listener.getsockname()[1]
+    for s in held + [listener]:
+        s.close()
+
+
+def test_a_dead_target_delays_nobody(make_proxy, target, keys, blob, dead):
+    """Forty sessions wait for it; others connect at once, and the daemon stops at once."""
+    p = make_proxy({"proxy": {"connect_timeout": "60s"}})
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant("alice", "*")
+    p.do("target", "add", "dead01", "--type", "ssh", "--address", dead, "--auth", "none")
+    process = Process(p)
+    links = []
+    for _ in range(40):
+        links.append(Relay(process).hello().welcomed())
+        assert links[-1].login("alice", blob) == fakerelay.AUTH_OK
+        links[-1].say(fakerelay.ROUTE, fakerelay.text("") + fakerelay.text("dead01"))
+    p.wait_sessions(40, "connecting")
+    began = time.monotonic()
+    assert harness.Client(p, key=keys.make("alice")).ssh("echo here").stdout == "here\n"
+    assert time.monotonic() - began < 20
+    began = time.monotonic()
+    assert p.stop() == 0
+    assert time.monotonic() - began < 5
+    assert process.is_there()
+    process.finish()
