@@ -95,7 +95,6 @@ choose_dir() {
         fail "$dir belongs to user $(stat -c %U "$dir"); run this as that user, or use --dir"
     fi
     mkdir -p "$dir" 2>/dev/null || fail "cannot make $dir; use --dir DIR with a folder of yours"
-    chmod 755 "$dir"
     bin=$dir/bin
     socket_dir=$dir/run
     # A socket's path has at most 107 bytes, and names are added to this one.
