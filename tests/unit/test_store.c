@@ -46,7 +46,6 @@ static void test_new_database(void **state)
     assert_string_equal(sql_one(f->store->db, "PRAGMA foreign_keys"), "1");
     assert_string_equal(sql_one(f->store->db, "PRAGMA synchronous"), "1");
     assert_string_equal(sql_one(f->store->db, "PRAGMA trusted_schema"), "0");
-    assert_string_equal(sql_one(f->store->db, "PRAGMA busy_timeout"), "250");
     assert_string_equal(sql_one(f->store->db, "PRAGMA journal_size_limit"), "16777216");
 }
 

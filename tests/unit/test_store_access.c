@@ -4,6 +4,7 @@
  */
 #include "store_fixture.h"
 
+#include <sallyport/clock.h>
 #include <sallyport/text.h>
 
 #include "tracker/store/store_priv.h"
@@ -757,11 +758,16 @@ static void test_locked(void **state)
     struct store *s = f->store;
     struct store_user u;
     sqlite3 *db = outsider(f->db);
+    int64_t began;
 
     assert_int_equal(store_user_add(s, "alice", "user"), 0);
     add_target(s, "web01", "", "x");
     sql(db, "BEGIN EXCLUSIVE");
     assert_int_equal(store_user_add(s, "bob", "user"), ERR_BUSY);
+    began = clock_mono_ms(); /* one has waited in vain: a crowd behind it does not hold the loop */
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(store_user_add(s, "bob", "user"), ERR_BUSY);
+    assert_true(clock_mono_ms() - began < 1000);
     assert_non_null(strstr(store_error(s), "another process"));
     assert_int_equal(store_target_remove(s, "web01"), ERR_BUSY);
     assert_int_equal(store_user_get(s, "alice", &u), 0);

@@ -204,9 +204,10 @@ static int begin_now(struct store *s, bool may_wait)
 {
     int r;
 
-    (void)sqlite3_busy_timeout(s->db, may_wait ? STORE_BUSY_MS : 0);
+    s->never_waits = !may_wait;
+    s->always_waits = may_wait;
     r = store_begin(s);
-    (void)sqlite3_busy_timeout(s->db, STORE_BUSY_MS);
+    s->never_waits = s->always_waits = false;
     return r;
 }
 

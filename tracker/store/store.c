@@ -13,8 +13,10 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <sallyport/clock.h>
 #include <sallyport/text.h>
 
 static const char *const statement_texts[STATEMENT_COUNT] = {
@@ -320,6 +322,29 @@ static void tighten_mode(const struct store *s)
     }
 }
 
+/*
+ * While another process holds the lock; nonzero tries again. The loop waits here, so once it has
+ * waited in vain, the next ones fail at once for a while: a lock that is held for a minute then
+ * takes a fifth of the loop's time at most, however many sessions want to be written.
+ */
+static int on_busy(void *arg, int tries)
+{
+    const struct timespec pause = {0, 5000000};
+    struct store *s = arg;
+    int64_t now_ms = clock_mono_ms();
+
+    if (tries == 0)
+        s->busy_since_ms = now_ms;
+    if (s->never_waits || (now_ms < s->impatient_until_ms && !s->always_waits))
+        return 0;
+    if (now_ms - s->busy_since_ms >= STORE_BUSY_MS) {
+        s->impatient_until_ms = now_ms + STORE_IMPATIENT_MS;
+        return 0;
+    }
+    nanosleep(&pause, NULL);
+    return 1;
+}
+
 static int prepare_all(struct store *s)
 {
     for (size_t i = 0; i < STATEMENT_COUNT; i++) {
@@ -347,7 +372,10 @@ static int open_database(struct store *s, bool is_new)
         r = schema_open(s->path, &s->db, err, sizeof(err));
     if (r == 0)
         r = schema_migrate(s->db, s->path, schema_steps, schema_step_count, err, sizeof(err));
-    return r ? store_fail(s, r, "%s", err) : prepare_all(s);
+    if (r)
+        return store_fail(s, r, "%s", err);
+    sqlite3_busy_handler(s->db, on_busy, s);
+    return prepare_all(s);
 }
 
 static enum store_open_result open_all(struct store *s, const char *data_dir, const char *key_file)

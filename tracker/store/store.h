@@ -6,7 +6,8 @@
  * Reads are immediate. Writes of history (session updates and ends, events) are queued and written
  * in one transaction by store_flush(), which the loop calls once a turn; a database that is locked
  * by another process keeps them queued (bounded) and store_flush() tries again later. Every other
- * write is immediate and returns ERR_BUSY when the database stays locked for 250 ms.
+ * write is immediate and returns ERR_BUSY when the database stays locked for 250 ms; while it goes
+ * on being locked, only one write a second waits, so that the loop is never held up by many.
  *
  * All calls are made from the broker's loop thread. Rows are copied out; nothing is borrowed.
  * Errors: ERR_BUSY, ERR_NOT_FOUND, ERR_EXISTS, ERR_INVALID, ERR_READ_ONLY, ERR_CORRUPT, ERR_FULL,

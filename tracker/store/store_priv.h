@@ -16,6 +16,7 @@
 #include "tracker/store/store.h"
 
 #define STORE_BUSY_MS        250
+#define STORE_IMPATIENT_MS   1000 /* after waiting in vain, nothing waits for so long */
 #define STORE_QUEUE_MAX      10000
 #define STORE_QUEUE_BUCKETS  1024
 #define STORE_RETRY_MS       500        /* after a full disk or an I/O error */
@@ -113,6 +114,10 @@ struct store {
     char error[1024];
     struct keyring keyring;
     struct history_queue queue;
+    int64_t busy_since_ms; /* this wait for a lock */
+    int64_t impatient_until_ms;
+    bool never_waits;  /* the queue: it comes back */
+    bool always_waits; /* a backup, the end */
 };
 
 /* Set the sentence of the last error (escaped: names may hold anything) and return `code`. */
