@@ -120,7 +120,7 @@ def test_time_tells_nobody_who_exists(make_proxy, target):
               "a b\x01"]
     times = {name: [] for name in logins}
     clients = {name: RawClient(p.port).begin() for name in logins}
-    for _ in range(11):
+    for _ in range(9):
         for name, c in clients.items():
             start = time.monotonic()
             assert c.password(name, "wrong") == USERAUTH_FAILURE
@@ -387,7 +387,7 @@ def test_not_an_ssh_client(make_proxy, target, keys, first):
 # ---- one source (A4)
 
 def test_brute_force_is_blocked_by_source(make_proxy, target, keys):
-    p = make_proxy({"limits": {"auth_attempts": "6"}}).add_target(target)
+    p = make_proxy({"limits": {"source_block": "1h"}}).add_target(target)  # forgets one in 6 min
     add_password_user(p)
     tried = refused = 0
     sentence = ""
@@ -402,10 +402,10 @@ def test_brute_force_is_blocked_by_source(make_proxy, target, keys):
                         sentence = c.sentence
                     break
     checked = len(p.events("login-failed"))
-    assert 8 <= checked <= 14, checked  # the bucket leaks a little while we knock
-    assert refused >= 200 - checked - 6 and re.search(r"try again in \d+ s", sentence), sentence
+    assert 10 <= checked <= 11
+    assert refused == 200 - checked and re.search(r"try again in \d+ s", sentence), sentence
     assert len(p.events("source-blocked")) == 1
-    assert p.log().count("login failed") <= 14 and p.log().count("source blocked") == 1
+    assert p.log().count("login failed") == checked and p.log().count("source blocked") == 1
     with RawClient(p.port) as c:  # the right password changes nothing for this source
         assert c.begin().password("alice+web01", PASSWORD) == CLOSED
     r = PasswordClient(p, PASSWORD).ssh("echo in")
@@ -420,13 +420,18 @@ def test_brute_force_is_blocked_by_source(make_proxy, target, keys):
 
 
 def test_block_of_a_source_ends(make_proxy, target):
-    p = make_proxy({"limits": {"source_failures": "3", "source_block": "4s"}}).add_target(target)
+    p = make_proxy({"limits": {"source_failures": "3", "source_block": "40s"}}).add_target(target)
     add_password_user(p)
-    for _ in range(4):
-        PasswordClient(p, "wrong").ssh("true")
-    assert "Too many failed logins" in PasswordClient(p, PASSWORD).ssh("true").stderr
+    with RawClient(p.port) as c:
+        c.begin()
+        tries = 1
+        while c.password("alice+web01", "wrong") == USERAUTH_FAILURE:
+            tries += 1
+        assert 4 <= tries <= 5  # it may have forgotten a little of the first three
+        wait_s = int(re.search(r"try again in (\d+) s", c.sentence).group(1))
+    assert 1 <= wait_s <= 14
     harness.wait_until(lambda: PasswordClient(p, PASSWORD).ssh("true").returncode == 0,
-                       "the block ends", timeout=20, every=0.5)
+                       "the block ends", timeout=wait_s + 10, every=0.5)
 
 
 # ---- login names
@@ -458,9 +463,8 @@ def test_names_that_are_none(make_proxy, target):
     for name in BAD_NAMES:
         with RawClient(p.port) as c:
             assert c.begin().password(name, PASSWORD) == USERAUTH_FAILURE, name
-            assert c.password(name, PASSWORD) == USERAUTH_FAILURE, name
     assert_no_sessions(p)
-    assert not p.events("login") and len(p.events("login-failed")) == 2 * len(BAD_NAMES)
+    assert not p.events("login") and len(p.events("login-failed")) == len(BAD_NAMES)
     assert all(re.fullmatch(r"[^\x00-\x09\x0b-\x1f\x7f-\x9f]*", line)
                for line in p.log().splitlines())
     with RawClient(p.port) as c:
