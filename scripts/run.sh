@@ -283,6 +283,9 @@ start_demo() {
         around=(unshare --user --map-current-user --keep-caps --mount sh -c
             'mount --bind "$1" /etc/group; shift; exec setpriv --ambient-caps=-all --inh-caps=-all "$@"'
             sh "$dir/demo/group")
+    elif needs_group_trick; then
+        say "On this system an sshd of $(id -un) cannot make terminals: the demo target only runs" \
+            "commands (ssh ... COMMAND)."
     fi
     # A process group of its own: Ctrl-C is for the proxy, which tells the users. And SIGINT as it
     # was: a shell's children in the background ignore it, and so would every program in the demo.
