@@ -140,8 +140,9 @@ static int read_key(struct gates *g, const char *path, char *err, size_t err_len
     ssize_t n = fd < 0 ? -1 : read(fd, key->data, SECRET_MAX);
 
     if (n <= 0 || n == SECRET_MAX) {
-        snprintf(err, err_len, "host key %s: %s", path,
-                 n < 0 ? strerror(errno) : "not a private key");
+        snprintf(err, err_len, "host key %s: %s%s", path,
+                 n < 0 ? strerror(errno) : "not a private key",
+                 n < 0 && errno == EACCES ? " (it is read as [proxy] user)" : "");
         if (fd >= 0)
             close(fd);
         return ERR_INVALID;

@@ -12,6 +12,7 @@
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <openssl/rand.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -231,9 +232,13 @@ int keyring_save(const struct keyring *ring, char *err, size_t err_len)
     if (r == 0 && (rename(temp, ring->path) != 0 || file_sync_dir(ring->path) != 0))
         r = ERR_SYSTEM;
     if (r) {
+        const char *why = r == ERR_MEMORY ? error_text(r) : strerror(errno);
+        const struct passwd *self = getpwuid(geteuid());
+
         (void)snprintf(err, err_len,
-                       "the key file %s cannot be written: %s; its directory must be writable",
-                       ring->path, r == ERR_MEMORY ? error_text(r) : strerror(errno));
+                       "the key file %s cannot be written: %s; its folder must be writable for "
+                       "the user %s",
+                       ring->path, why, self ? self->pw_name : "of this daemon");
         (void)unlink(temp);
     }
     buffer_finish(&text);

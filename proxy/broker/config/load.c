@@ -572,6 +572,31 @@ static void load_banner(struct loader *l)
         stop_for_memory(l);
 }
 
+/*
+ * Host keys are read later, by the daemon's own user, who may see more or less than whoever checks
+ * the file now: only what is certainly wrong is said here.
+ */
+static void check_host_keys(struct loader *l)
+{
+    const struct option *o = option_find("ssh", "host_key", NULL);
+    char why[OPTION_ERROR_MAX];
+    struct stat st;
+
+    for (size_t i = 0; i < l->config->ssh_host_key.count; i++) {
+        const char *path = l->config->ssh_host_key.items[i];
+        const char *fault = NULL;
+
+        if (stat(path, &st) < 0)
+            fault = errno == ENOENT || errno == ENOTDIR ? strerror(errno) : NULL;
+        else if (!S_ISREG(st.st_mode))
+            fault = "it is not a regular file";
+        if (!fault)
+            continue;
+        snprintf(why, sizeof(why), "%.300s cannot be read: %s", path, fault);
+        warn_option(l, o, why);
+    }
+}
+
 /* What follows the last line: defaults for what was not said, and checks across options. */
 static void finish(struct loader *l)
 {
@@ -582,6 +607,7 @@ static void finish(struct loader *l)
         return;
     }
     load_banner(l);
+    check_host_keys(l);
     if (l->status == 0 || l->status == ERR_INVALID)
         config_check_all(l->config, &report);
     if (l->error_count > ERRORS_MAX)
