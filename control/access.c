@@ -103,7 +103,7 @@ static void name_of_uid(uid_t uid, char *dst, size_t dst_len)
 static void refuse(struct caller *out, const char *why)
 {
     out->access = ACCESS_ANY;
-    snprintf(out->why, sizeof(out->why), "not permitted: %s", why);
+    text_copy(out->why, sizeof(out->why), why);
 }
 
 static void set_author(struct caller *out, const char *name)
