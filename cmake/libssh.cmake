@@ -11,7 +11,7 @@ if(DPKG_QUERY AND NOT CMAKE_CROSSCOMPILING AND LIBSSH_LIBDIR MATCHES "^/usr/lib"
       RESULT_VARIABLE status)
     if(status EQUAL 0)
       message(FATAL_ERROR "libssh-4 ${version} has known holes that strangers reach. "
-        "Sallyport needs ${SALLYPORT_LIBSSH_MIN} or newer:\n"
+        "Sallyport needs ${SALLYPORT_LIBSSH_MIN} or newer, from Debian's security updates:\n"
         "  sudo apt-get update && sudo apt-get install libssh-4 libssh-dev")
     endif()
   endforeach()

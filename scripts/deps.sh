@@ -3,13 +3,14 @@
 # What Sallyport needs from apt, in one place. run.sh and test.sh source it, which changes nothing;
 # run by itself, `scripts/deps.sh [--no-install] build|test|bench` installs what is missing.
 
-# To build and run. openssh-server is the demo target, util-linux has setsid, setpriv and unshare.
+# To build and run. openssh-server is the demo target, util-linux has setsid, setpriv and unshare,
+# scdoc writes the man pages.
 DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev libsqlite3-dev
     libjansson-dev libsmartcols-dev libcrypt-dev libzstd-dev libseccomp-dev libncurses-dev
-    openssh-client openssh-server passwd util-linux)
+    openssh-client openssh-server passwd util-linux scdoc)
 
 # To test: the second compiler with its fuzzer, checkers, clients and terminals.
-DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck scdoc libcmocka-dev python3-pytest
+DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-pytest
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
     vim less rsync git procps sudo sqlite3)
 

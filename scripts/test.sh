@@ -44,7 +44,7 @@ build=$(cd "$build" && pwd)
 
 # Warnings are errors with the compilers that we know; a newer one may have new ideas.
 werror=OFF
-if grep -qs '^VERSION_ID="12"' /etc/os-release; then werror=ON; fi
+if grep -qsE '^VERSION_ID="1[23]"' /etc/os-release; then werror=ON; fi
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache); fi
 
