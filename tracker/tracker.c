@@ -101,6 +101,12 @@ static void sweep_cb(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+/* The relay writes the counters: past what the store and JSON hold they say nothing more. */
+static uint64_t bounded(uint64_t bytes)
+{
+    return bytes < INT64_MAX ? bytes : INT64_MAX;
+}
+
 /* Bring the parts of info that the page and the clocks hold up to now. */
 static void tracked_refresh(struct tracked *s)
 {
@@ -108,8 +114,8 @@ static void tracked_refresh(struct tracked *s)
     int64_t now = clock_mono_ms();
     int64_t last = activity_last_ms(s->page, now);
 
-    i->bytes_in = atomic_load_explicit(&s->page->bytes_in, memory_order_relaxed);
-    i->bytes_out = atomic_load_explicit(&s->page->bytes_out, memory_order_relaxed);
+    i->bytes_in = bounded(atomic_load_explicit(&s->page->bytes_in, memory_order_relaxed));
+    i->bytes_out = bounded(atomic_load_explicit(&s->page->bytes_out, memory_order_relaxed));
     i->duration_s = (uint64_t)(now - s->started_mono_ms) / 1000;
     i->idle_s = (uint64_t)(now - last) / 1000;
     i->last_activity_wall_us = clock_wall_us() - (now - last) * 1000;
@@ -235,6 +241,18 @@ static void tracked_end(struct tracked *s, enum end_reason reason, const char *a
     s->tracker->ops.end(s->relay, reason, author, sentence);
 }
 
+/* Activity came: neither idle nor warned any more. */
+static void tracked_resume(struct tracked *s)
+{
+    activity_unflag(s->page, ACTIVITY_FLAG_IDLE | ACTIVITY_FLAG_WARNED);
+    if (s->info.is_warned) {
+        s->info.is_warned = false;
+        tracked_announce(s, false);
+    }
+    tracked_enter(s, SESSION_ACTIVE);
+    tracked_arm(s);
+}
+
 static void timer_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct tracked *s = arg;
@@ -253,9 +271,11 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
         return;
     }
     if (s->info.state != SESSION_CONNECTING) {
-        if (p->disconnect_after && idle_ms >= (int64_t)p->disconnect_after * 1000 &&
-            activity_flag(s->page, ACTIVITY_FLAG_IDLE, last)) {
-            tracked_end(s, END_IDLE_TIMEOUT, "policy", "");
+        if (p->disconnect_after && idle_ms >= (int64_t)p->disconnect_after * 1000) {
+            if (activity_flag(s->page, ACTIVITY_FLAG_IDLE, last))
+                tracked_end(s, END_IDLE_TIMEOUT, "policy", "");
+            else /* at the last moment; the flag is gone, so the relay may not say RESUMED */
+                tracked_resume(s);
             return;
         }
         if (p->idle_after && idle_ms >= (int64_t)p->idle_after * 1000 &&
@@ -499,15 +519,8 @@ void tracker_resumed(struct tracker *t, uint64_t id)
 {
     struct tracked *s = tracked_find(t, id);
 
-    if (!s || s->info.state == SESSION_CONNECTING)
-        return;
-    activity_unflag(s->page, ACTIVITY_FLAG_IDLE | ACTIVITY_FLAG_WARNED);
-    if (s->info.is_warned) {
-        s->info.is_warned = false;
-        tracked_announce(s, false);
-    }
-    tracked_enter(s, SESSION_ACTIVE);
-    tracked_arm(s);
+    if (s && s->info.state != SESSION_CONNECTING)
+        tracked_resume(s);
 }
 
 void tracker_channels(struct tracker *t, uint64_t id, const char *channels)

@@ -139,6 +139,8 @@ int64_t activity_last_ms(const struct activity_page *page, int64_t now_ms)
 
     if (is_held(page) || last_ms > now_ms)
         return now_ms;
+    if (started_ms < 0) /* differences with now must not overflow, whatever was written */
+        started_ms = 0;
     if (last_ms < started_ms)
         last_ms = started_ms;
     return last_ms < now_ms ? last_ms : now_ms;

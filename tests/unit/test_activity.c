@@ -162,6 +162,8 @@ static void a_lying_relay_is_clamped(void **unused)
     assert_int_equal(activity_last_ms(page, now), t);
     page->started_mono_ms = INT64_MAX;
     assert_int_equal(activity_last_ms(page, now), now);
+    page->started_mono_ms = INT64_MIN; /* now - last must not overflow */
+    assert_int_equal(activity_last_ms(page, now), 0);
     page->started_mono_ms = t;
     atomic_store(&page->holds_active, 1);
     assert_int_equal(activity_last_ms(page, now), now);
