@@ -24,10 +24,12 @@ static void drain(struct source *r, const struct source_limits *l, int64_t now_m
     int64_t passed = now_ms - r->updated_ms;
     uint64_t gone;
 
-    r->updated_ms = now_ms;
     if (passed <= 0 || !l->drain_s)
         return;
     gone = (uint64_t)passed * l->burst / l->drain_s;
+    if (!gone) /* not yet one thousandth: asking often must not keep a bucket full for ever */
+        return;
+    r->updated_ms = now_ms;
     r->milli_failures = gone >= r->milli_failures ? 0 : r->milli_failures - (uint32_t)gone;
     if (r->milli_failures < l->burst * 500) /* half: one report while somebody goes on guessing */
         r->refused = 0;

@@ -129,6 +129,22 @@ static void source_is_blocked_alone(void **state)
     assert_int_equal(sources_blocked_s(&s, "192.0.2.1", &l, now + 10000, &is_first), 0);
 }
 
+/* Somebody who knocks all the time is let in as soon as somebody who waits. */
+static void knocking_does_not_keep_it_full(void **state)
+{
+    static struct sources s;
+    const struct source_limits l = {10, 600};
+    bool is_first;
+    int64_t now = 1000;
+
+    (void)state;
+    for (int i = 0; i < 11; i++)
+        sources_failed(&s, "192.0.2.1", &l, now);
+    while (sources_blocked_s(&s, "192.0.2.1", &l, now, &is_first) > 0 && now < 200000)
+        now += 7;
+    assert_in_range(now, 1000, 70000);
+}
+
 static void ipv6_source_is_a_64(void **state)
 {
     static struct sources s;
@@ -390,6 +406,7 @@ int main(void)
         cmocka_unit_test(lanes_take_turns),
         cmocka_unit_test(full_queue_refuses_and_destroy_delivers),
         cmocka_unit_test(source_is_blocked_alone),
+        cmocka_unit_test(knocking_does_not_keep_it_full),
         cmocka_unit_test(ipv6_source_is_a_64),
         cmocka_unit_test(sources_stay_bounded),
         cmocka_unit_test(ticket_round_trip_and_forgery),
