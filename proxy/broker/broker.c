@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -374,6 +375,22 @@ static int make_dirs(struct broker *b, char *err, size_t err_len)
     return r;
 }
 
+/* Two brokers with a data_dir each and one run_dir would end each other's relays. */
+static int lock_run_dir(struct broker *b, char *err, size_t err_len)
+{
+    b->run_lock = open("broker.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (b->run_lock >= 0 && flock(b->run_lock, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    if (b->run_lock >= 0 && errno == EWOULDBLOCK)
+        snprintf(err, err_len,
+                 "another sallyportd uses this run_dir (%s): stop it, or set another "
+                 "run_dir",
+                 b->config->run_dir);
+    else
+        snprintf(err, err_len, "%s/broker.lock: %s", b->config->run_dir, strerror(errno));
+    return ERR_BUSY;
+}
+
 /*
  * The key of the relays' tickets lives where the relays' sockets live, and as long: tickets of the
  * last boot are worth nothing, those of the last broker are.
@@ -411,6 +428,8 @@ static int open_parts(struct broker *b, char *err, size_t err_len)
 
     if (store_open(&b->store, c->data_dir, c->store_key, err, err_len) != STORE_OPEN_OK)
         return ERR_SYSTEM;
+    if (lock_run_dir(b, err, err_len) < 0)
+        return ERR_BUSY;
     err[0] = '\0';
     b->hash_workers = workers_create(b->base, cpus > 0 ? (unsigned)cpus : 1, HASH_QUEUE);
     b->name_workers = workers_create(b->base, NAME_THREADS, NAME_QUEUE);
@@ -539,6 +558,8 @@ static void finish(struct broker *b)
     if (b->base)
         event_base_free(b->base);
     config_free(b->config);
+    if (b->run_lock >= 0)
+        close(b->run_lock);
     notify_close();
     memory_wipe(b, sizeof(*b));
     free(b);
@@ -554,6 +575,7 @@ int broker_run(struct config *config)
         die("out of memory");
     mallopt(M_ARENA_MAX, 2); /* worker threads come and go */
     b->config = config;
+    b->run_lock = -1;
     b->started_wall_us = b->loaded_wall_us = clock_wall_us();
     for (size_t i = 0; i < config->warnings.count; i++)
         log_warn("%s", config->warnings.items[i]);

@@ -52,6 +52,7 @@ struct broker {
     size_t told_count; /* sessions, as the service manager last heard */
     enum broker_stop stop;
     int exit_status;
+    int run_lock;             /* run_dir/broker.lock, held for life */
     struct event *stop_timer; /* end of shutdown_grace */
     struct event *adopt_timer;
     struct event *signals[5];

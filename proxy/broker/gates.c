@@ -415,14 +415,17 @@ static void restart_cb(evutil_socket_t fd, short what, void *arg)
 
 void gates_reap(struct gates *g)
 {
+    pid_t pid;
     int status;
 
-    if (g->pid > 0 && waitpid(g->pid, &status, WNOHANG) == g->pid) {
+    /* also one whose link was lost long before it left, when the next has its place */
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (WIFEXITED(status))
-            log_warn("gate pid=%d left with status %d", (int)g->pid, WEXITSTATUS(status));
+            log_warn("gate pid=%d left with status %d", (int)pid, WEXITSTATUS(status));
         else
-            log_warn("gate pid=%d ended by signal %d", (int)g->pid, WTERMSIG(status));
-        g->pid = 0;
+            log_warn("gate pid=%d ended by signal %d", (int)pid, WTERMSIG(status));
+        if (pid == g->pid)
+            g->pid = 0;
     }
 }
 

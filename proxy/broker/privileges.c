@@ -2,6 +2,7 @@
 #include "proxy/broker/privileges.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
@@ -108,31 +109,50 @@ int identity_prepare_gate(const struct identity *id)
     return 0;
 }
 
-int identity_make_dir(const struct identity *id, const char *path, mode_t mode, char *err,
-                      size_t err_len)
+/* By descriptor: nobody puts a link in the place of what was looked at. */
+static int take_dir(const struct identity *id, int fd, const char *path, bool is_made, mode_t mode,
+                    char *err, size_t err_len)
 {
     struct stat st;
 
-    if (mkdir(path, mode) == 0) {
-        /* umask may have cut the mode, and root made it */
-        if (chmod(path, mode) < 0 || (id->is_root && lchown(path, id->uid, id->gid) < 0)) {
-            snprintf(err, err_len, "%s: %s", path, strerror(errno));
-            return ERR_SYSTEM;
-        }
-        return 0;
-    }
-    if (errno != EEXIST || lstat(path, &st) < 0) {
-        snprintf(err, err_len, "%s cannot be made: %s", path, strerror(errno));
-        return ERR_SYSTEM;
-    }
-    if (!S_ISDIR(st.st_mode) || (st.st_uid != id->uid && st.st_uid != 0)) {
+    if (fstat(fd, &st) < 0 || (st.st_uid != id->uid && st.st_uid != 0)) {
         snprintf(err, err_len, "%s is not a directory of user %u; move it away or give it to him",
                  path, (unsigned)id->uid);
         return ERR_INVALID;
     }
-    if (id->is_root && st.st_uid == 0 && lchown(path, id->uid, id->gid) < 0) {
+    if (!is_made && st.st_mode & S_IWOTH) {
+        snprintf(err, err_len,
+                 "%s can be written by everybody, who could replace what is in it; "
+                 "take that away (chmod o-w) or set another directory",
+                 path);
+        return ERR_INVALID;
+    }
+    /* umask may have cut the mode, and root made it */
+    if ((is_made && fchmod(fd, mode) < 0) ||
+        (id->is_root && st.st_uid == 0 && fchown(fd, id->uid, id->gid) < 0)) {
         snprintf(err, err_len, "%s: %s", path, strerror(errno));
         return ERR_SYSTEM;
     }
     return 0;
+}
+
+int identity_make_dir(const struct identity *id, const char *path, mode_t mode, char *err,
+                      size_t err_len)
+{
+    bool is_made = mkdir(path, mode) == 0;
+    int fd, r;
+
+    if (!is_made && errno != EEXIST) {
+        snprintf(err, err_len, "%s cannot be made: %s", path, strerror(errno));
+        return ERR_SYSTEM;
+    }
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        snprintf(err, err_len, "%s is not a directory of user %u; move it away or give it to him",
+                 path, (unsigned)id->uid);
+        return ERR_INVALID;
+    }
+    r = take_dir(id, fd, path, is_made, mode, err, err_len);
+    close(fd);
+    return r;
 }

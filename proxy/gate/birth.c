@@ -68,16 +68,32 @@ static int listen_for_brokers(void)
     return -1;
 }
 
+/* Passwords go over this link: only to the broker's user, whoever bound the name. */
+static bool is_broker(const struct gate *g, int fd)
+{
+    struct ucred cred = {.uid = (uid_t)-1};
+    socklen_t len = sizeof(cred);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid == g->broker_uid)
+        return true;
+    log_error("relay: uid %u serves relay.sock and is not the broker", (unsigned)cred.uid);
+    return false;
+}
+
 /* -1 when there is no broker now: it will adopt us. */
-static int connect_broker(void)
+static int connect_broker(const struct gate *g)
 {
     struct sockaddr_un sun = {.sun_family = AF_UNIX, .sun_path = "relay.sock"};
     struct timeval wait = {CONNECT_WAIT_S, 0};
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
     if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) == 0 &&
-        connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0)
-        return fd;
+        connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0) {
+        if (is_broker(g, fd))
+            return fd;
+        close(fd);
+        return -1;
+    }
     log_warn("relay: no broker at %s: %s; waiting for one", sun.sun_path, strerror(errno));
     if (fd >= 0)
         close(fd);
@@ -111,7 +127,7 @@ void birth_run(const struct gate *g, const struct birth *b)
     birth.client_fd = close_inherited(g, b->client_fd);
     if (birth.client_fd < 0 || (birth.listen_fd = listen_for_brokers()) < 0)
         _exit(1);
-    birth.link_fd = connect_broker();
+    birth.link_fd = connect_broker(g);
     enter_sandbox(g);
     status = relay_run(g->protocol->relay, &birth);
     if (sandbox_is_off_for_leaks())

@@ -192,6 +192,43 @@ def test_second_broker_is_refused(proxy, client):
     assert client.ssh("true").returncode == 0
 
 
+def test_second_broker_with_a_store_of_its_own_is_refused(proxy, client):
+    """One run_dir is one broker's: another would find relays that its store does not know."""
+    shell = client.shell()
+    other = os.path.join(proxy.dir, "other")
+    second = os.path.join(proxy.dir, "second.conf")
+    with open(proxy.conf) as f, open(second, "w") as out:
+        out.write(f.read().replace("data_dir = " + proxy.data, "data_dir = " + other).replace(
+            ":%d" % proxy.port, ":%d" % harness.free_port()))
+    r = harness.run(proxy.argv()[0], "-c", second, env=proxy.env())
+    assert r.returncode == 1 and "uses this run_dir" in r.stderr
+    shell.sendline("echo still-$((5+5))")
+    shell.expect("still-10")
+    assert client.ssh("true").returncode == 0
+
+
+@pytest.mark.parametrize("which", ["data", "run_dir"])
+def test_a_folder_that_everybody_writes_is_refused(make_proxy, which):
+    p = make_proxy(start=False)
+    path = getattr(p, which)
+    os.makedirs(path)
+    os.chmod(path, 0o777)
+    r = harness.run(*p.argv(), env=p.env())
+    assert r.returncode == 1 and path in r.stderr and "everybody" in r.stderr
+    os.chmod(path, 0o755)
+    p.start()
+
+
+def test_a_folder_that_is_a_link_is_refused(make_proxy):
+    p = make_proxy(start=False)
+    elsewhere = os.path.join(p.dir, "elsewhere")
+    os.mkdir(elsewhere, 0o755)
+    os.symlink(elsewhere, p.run_dir)
+    r = harness.run(*p.argv(), env=p.env())
+    assert r.returncode == 1 and "not a directory" in r.stderr
+    assert os.stat(elsewhere).st_uid == os.geteuid() and os.listdir(elsewhere) == []
+
+
 def test_upgrade_from_the_previous_link_version(proxy, client):
     """Daemon and gate of the previous release are replaced with a session up."""
     proxy.stop()
