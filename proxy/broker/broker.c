@@ -529,7 +529,8 @@ static int start(struct broker *b, char *err, size_t err_len)
     event_add(b->tick, &second);
     log_info("started version=%s node=%s pid=%d relays_found=%zu data_dir=%s", SALLYPORT_VERSION,
              c->node, (int)getpid(), found, c->data_dir);
-    notify_ready();
+    if (!c->ssh_enabled)
+        notify_ready(); /* otherwise when the gate is */
     return 0;
 }
 

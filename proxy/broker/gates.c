@@ -21,6 +21,7 @@
 #include <sallyport/text.h>
 
 #include "proxy/broker/broker.h"
+#include "proxy/broker/notify.h"
 #include "tracker/tracker.h"
 
 #define LISTENERS_MAX LINK_FDS_MAX
@@ -369,6 +370,8 @@ static void link_cb(evutil_socket_t fd, short what, void *arg)
     if (g->message.type == LINK_GATE_STATUS) {
         g->status = g->message.gate_status;
     } else if (g->message.type == LINK_GATE_READY) {
+        if (!g->was_ready)
+            notify_ready();
         g->was_ready = true;
         log_info("gate ready pid=%u", g->message.gate_ready.pid);
     }
