@@ -31,6 +31,7 @@
 #define CONTROL_PROTOCOL_VERSION  1
 #define CONTROL_CLIENTS_MAX       64
 #define CONTROL_CLIENTS_PER_UID   16
+#define CONTROL_CLIENTS_KEPT      8 /* of them for admins, whoever else is there */
 #define CONTROL_SUBSCRIPTIONS_MAX 8
 #define CONTROL_LINE_MAX          (1024 * 1024)
 #define CONTROL_DEPTH_MAX         32

@@ -132,6 +132,13 @@ static size_t clients_of(const struct control *c, uid_t uid)
     return count;
 }
 
+static bool has_room(const struct control *c, const struct caller *caller)
+{
+    size_t kept = caller->access == ACCESS_ADMIN ? 0 : CONTROL_CLIENTS_KEPT;
+
+    return c->client_count + kept < CONTROL_CLIENTS_MAX;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
                       int address_len, void *arg)
 {
@@ -153,7 +160,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
             log_warn("control refused uid=%u pid=%d reason=\"%s\"", (unsigned)peer.uid,
                      (int)peer.pid, caller.why);
         turn_away(fd, "not_permitted", caller.why);
-    } else if (c->client_count >= CONTROL_CLIENTS_MAX) {
+    } else if (!has_room(c, &caller)) {
         turn_away(fd, "full", "64 clients are connected already; try again later");
     } else if (!control_is_uncounted(c, peer.uid) &&
                clients_of(c, peer.uid) >= CONTROL_CLIENTS_PER_UID) {

@@ -383,6 +383,40 @@ static void crowds_are_bounded(void **state)
     hang_up(admin);
 }
 
+/* Linked users of one machine together cannot keep the admin out. */
+static void places_are_kept_for_admins(void **state)
+{
+    struct fixture *f = *state;
+    struct caller_end *ends[CONTROL_CLIENTS_MAX], *admin = meet(f), *second;
+    char args[64];
+    size_t count = 0;
+    json_t *line;
+
+    if (geteuid() != 0)
+        skip();
+    for (unsigned n = 0; n < 4; n++) {
+        snprintf(args, sizeof(args), "{\"name\":\"user%u\",\"local_uid\":%u}", n,
+                 STRANGER + 10 + n);
+        must_do(f, admin, "user add", args);
+    }
+    while (count < CONTROL_CLIENTS_MAX - CONTROL_CLIENTS_KEPT - 1) {
+        uid_t uid = STRANGER + 10 + (uid_t)count / CONTROL_CLIENTS_PER_UID;
+
+        ends[count++] = meet_as(f, uid, uid);
+    }
+    ends[count] = dial_as(f, STRANGER + 13, STRANGER + 13);
+    line = hear(f, ends[count]);
+    assert_string_equal(error_code(line), "full");
+    json_decref(line);
+    hang_up(ends[count]);
+    second = meet(f);
+    must_do(f, second, "ping", "");
+    hang_up(second);
+    while (count)
+        hang_up(ends[--count]);
+    hang_up(admin);
+}
+
 /* ---- back pressure ---- */
 
 /* Pages wait for a client that reads slowly; nothing is lost and little is queued. */
@@ -542,6 +576,7 @@ int main(void)
         TEST(every_command_checks_access),
         TEST(a_lock_closes_connections),
         TEST(crowds_are_bounded),
+        TEST(places_are_kept_for_admins),
         TEST(pages_wait_for_a_slow_reader),
         TEST(a_deaf_subscriber_is_dropped),
         TEST(the_path_is_treated_with_care),
