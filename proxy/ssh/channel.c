@@ -12,6 +12,8 @@
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
+#define REFUSALS_A_MIN 30
+
 struct channel *channel_find(struct session *s, ssh_channel user)
 {
     struct channel *c;
@@ -53,10 +55,16 @@ static struct channel *channel_create(struct session *s, ssh_message opening)
     return c;
 }
 
+/* A client that goes on asking (a browser behind -D) is refused each time and told of now and then:
+ * neither the log nor the store grows with it. */
 static void refuse_open(struct session *s, ssh_message message, const char *why)
 {
+    static struct log_limit limit;
+
     (void)ssh_message_reply_default(message);
     ssh_message_free(message);
+    if (!log_limit_allows(&limit, REFUSALS_A_MIN, "refused channels"))
+        return;
     log_info("channel refused: %s", why);
     relay_event(s->relay, "channel-refused", why);
 }

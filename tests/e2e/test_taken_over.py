@@ -240,6 +240,23 @@ def test_pages_of_long_names_arrive(proxy, process, blob):
     assert "not sent" not in proxy.log()
 
 
+def test_refused_channels_do_not_fill_the_log(proxy, keys):
+    import paramiko
+    c = paramiko.SSHClient()
+    c.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+    c.connect("127.0.0.1", proxy.port, "alice+web01", key_filename=keys.make("alice"),
+              allow_agent=False, look_for_keys=False)
+    for _ in range(200):
+        with pytest.raises(paramiko.ChannelException):
+            c.get_transport().open_channel("direct-tcpip", ("127.0.0.1", 1), ("127.0.0.1", 2))
+    _, out, _ = c.exec_command("echo on")
+    assert out.read() == b"on\n"
+    c.close()
+    proxy.wait_history(1)
+    assert 1 <= len(proxy.events("channel-refused")) <= 30
+    assert proxy.log().count("channel refused:") <= 30
+
+
 @pytest.fixture
 def dead():
     """An address that drops every new connection: a queue that is full and nobody accepts."""
