@@ -392,6 +392,34 @@ static bool adopt_session(struct relay_link *l, int page_fd)
     return true;
 }
 
+struct disowned {
+    int32_t pid;
+    bool is_found;
+};
+
+static bool disowned_row(const struct store_session *row, void *arg)
+{
+    struct disowned *d = arg;
+
+    d->is_found |= row->info.relay_pid == d->pid && row->info.state != SESSION_CONNECTING;
+    return !d->is_found;
+}
+
+/* An older ticket proves less than was given since: whoever shows it while a session of his is open
+ * (and was logged in at its target) wants to go on in it unseen. */
+static bool hides_session(const struct relay_link *l)
+{
+    struct store_session_filter open = {.protocol = -1, .only_open = true};
+    struct disowned d = {.pid = l->pid};
+
+    if (l->session_id || !l->user[0])
+        return false;
+    text_copy(open.user, sizeof(open.user), l->user);
+    if (store_sessions(l->links->broker->store, &open, disowned_row, &d) < 0)
+        return false;
+    return d.is_found;
+}
+
 /* A relay from before this broker: believe what its ticket proves. */
 static bool adopt(struct relay_link *l, const struct link_hello *h, int page_fd)
 {
@@ -411,7 +439,7 @@ static bool adopt(struct relay_link *l, const struct link_hello *h, int page_fd)
         l->session_id = 0;
         return false;
     }
-    return true;
+    return !hides_session(l);
 }
 
 /* What an adopted relay may do follows from what it has proved, not from the phase that it says. */
@@ -1141,6 +1169,7 @@ static int open_pidfd(int fd, pid_t pid)
 static struct relay_link *link_new(struct links *all, int fd, bool is_adopted)
 {
     struct relay_link *l = calloc(1, sizeof(*l));
+    const struct config *c = all->broker->config;
     struct timeval hello = {HELLO_TIMEOUT_S, 0};
     struct ucred cred;
     socklen_t len = sizeof(cred);
@@ -1151,6 +1180,8 @@ static struct relay_link *link_new(struct links *all, int fd, bool is_adopted)
         close(fd);
         return NULL;
     }
+    if (is_adopted && c->broker_lost_after_s > HELLO_TIMEOUT_S)
+        hello.tv_sec = c->broker_lost_after_s;
     l->links = all;
     l->serial = ++all->next_serial;
     l->state = STATE_HELLO;
@@ -1170,10 +1201,10 @@ static struct relay_link *link_new(struct links *all, int fd, bool is_adopted)
     TAILQ_INSERT_TAIL(&all->live, l, entry);
     all->count++;
     all->unanswered += is_adopted;
-    /* A relay that is adopted answers when it can (a stalled disk may hold it): it is never ended
-     * for being late. */
+    /* A relay that is adopted answers when it can (a stalled disk may hold it) and is not ended for
+     * being late; but not later than it would end by itself, alone. */
     if (!l->event || !l->timer || !l->exit || !l->pause || l->pidfd < 0 ||
-        event_add(l->event, NULL) < 0 || (!is_adopted && event_add(l->timer, &hello) < 0)) {
+        event_add(l->event, NULL) < 0 || event_add(l->timer, &hello) < 0) {
         link_drop(l, "no memory or process");
         return NULL;
     }

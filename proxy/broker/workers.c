@@ -27,7 +27,12 @@ struct workers {
     bool stop;
     int wake_fd;
     struct event *event;
+    struct workers *next_left; /* see left_behind */
 };
+
+/* Pools whose threads did not end in time; they may still touch them, so the process's end frees
+ * them. */
+static struct workers *left_behind;
 
 struct worker_arg {
     struct workers *pool;
@@ -200,8 +205,11 @@ void workers_destroy(struct workers *w)
     deliver(w);
     if (w->event)
         event_free(w->event);
-    if (!is_quiet)
-        return; /* a thread may still touch it: the process gives it back */
+    if (!is_quiet) {
+        w->next_left = left_behind;
+        left_behind = w;
+        return;
+    }
     if (w->wake_fd >= 0)
         close(w->wake_fd);
     pthread_cond_destroy(&w->wake);

@@ -97,6 +97,22 @@ def test_nobody_is_not_somebody_after_a_restart(proxy, process):
     assert proxy.history() == [] and proxy.sessions() == []
 
 
+def test_an_older_ticket_hides_no_session(proxy, process, blob):
+    """The ticket of the login, shown again when a session has followed."""
+    r = Relay(process).hello().welcomed()
+    assert r.login("alice", blob) == fakerelay.AUTH_OK
+    older = r.ticket
+    assert r.route("web01")
+    r.say(fakerelay.READY, fakerelay.text("OpenSSH"))
+    proxy.wait_sessions(1, "active")
+    again = adopted(proxy, process, r)
+    again.hello(fakerelay.CHOOSING, "alice", 0, older)
+    fakerelay.gone(process)
+    again.close()
+    r.close()
+    assert proxy.wait_history(1)[0]["endReason"] == "broker-lost"
+
+
 def test_a_ticket_is_bound_to_its_process(proxy, make_process, relay):
     thief = make_process()
     again = adopted(proxy, thief, relay)
