@@ -143,7 +143,7 @@ static void forget_secrets(struct session *s)
 
 static void fail_login(struct session *s, const char *why)
 {
-    char text[SESSION_TEXT_MAX], account[160];
+    char text[SESSION_TEXT_MAX], account[128]; /* so that `why` always fits */
     const struct link_route_result *route = &s->out->route;
 
     text_escape(account, sizeof(account), route->account, strlen(route->account));

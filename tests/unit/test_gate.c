@@ -469,7 +469,7 @@ struct rig {
 
 static void rig_path(const struct rig *r, char dst[128], const char *name)
 {
-    snprintf(dst, 128, "%s/%s", r->dir, name);
+    snprintf(dst, 128, "%s/%.62s", r->dir, name);
 }
 
 static void exec_gate(const struct rig *r, int link)

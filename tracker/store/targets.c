@@ -117,6 +117,7 @@ int store_target_id(struct store *s, const char *name, uint64_t *id)
     struct query q = query_start(s, SQL_TARGET_ID);
     int r;
 
+    *id = 0; /* no row has it */
     query_text(&q, 1, name);
     r = query_next(&q);
     if (r == 0)

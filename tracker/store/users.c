@@ -131,6 +131,7 @@ int store_user_id(struct store *s, const char *name, uint64_t *id)
     struct query q = query_start(s, SQL_USER_GET);
     int r;
 
+    *id = 0; /* no row has it */
     query_text(&q, 1, name);
     r = get_user(&q, &user);
     if (r == 0)
