@@ -8,6 +8,7 @@ beside the product, alternating, because machines differ and neighbours are nois
 """
 import argparse
 import concurrent.futures
+import contextlib
 import glob
 import os
 import pty
@@ -45,10 +46,37 @@ def cpu(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+def run_time(pid):
+    """As cpu(), of a process with one thread, in nanoseconds instead of ticks."""
+    try:
+        with open("/proc/%d/schedstat" % pid) as f:
+            return int(f.read().split()[0]) / 1e9
+    except OSError:
+        return 0.0
+
+
 def cpu_with_reaped(pid):
     with open("/proc/%d/stat" % pid) as f:
         fields = f.read().rsplit(")", 1)[1].split()
     return sum(int(x) for x in fields[11:15]) / TICK
+
+
+@contextlib.contextmanager
+def highest(read):
+    """The highest value of read() so far, in a list: a relay is gone when its session is."""
+    peak, done = [read()], threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], read())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
 
 
 class Haproxy:
@@ -169,21 +197,11 @@ class Bench:
             stdin = subprocess.PIPE
         self.settle()
         before, began = spent(), time.monotonic()
-        peak = [before]
-        done = threading.Event()
-
-        def watch():  # a relay is gone when its session is: keep its last reading
-            while not done.wait(0.02):
-                peak[0] = max(peak[0], spent())
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        p = subprocess.Popen(argv, stdin=stdin, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE)
-        _, err = p.communicate(batch.encode() if batch else None, timeout=600)
-        seconds = time.monotonic() - began
-        done.set()
-        watcher.join()
+        with highest(spent) as peak:
+            p = subprocess.Popen(argv, stdin=stdin, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE)
+            _, err = p.communicate(batch.encode() if batch else None, timeout=600)
+            seconds = time.monotonic() - began
         if p.returncode:
             raise SystemExit("%s by %s failed: %s" % (kind, name, err.decode()))
         return seconds, peak[0] - before
@@ -213,37 +231,49 @@ class Bench:
                    note="%.0f MiB/s; -J %.0f, haproxy %.0f, direct %.0f" % (
                        r["sallyport"][0], r["jump"][0], r["haproxy"][0], r["direct"][0]))
 
-    def terminal_flow(self, name):
-        """A full terminal: text through a pty; CPU seconds of the relay."""
-        options, login, spent = self.way(name)
-        text = os.path.join(self.dir, "text")
-        size = (64 if self.quick else 384) * 2**20
-        if not os.path.exists(text):
-            with open(text, "w") as f:
-                n = 0
-                while f.tell() < size:
-                    f.write("%08d drwxr-xr-x 2 root root 4096 Nov 22 05:31 \x1b[01;34mdir%d\x1b[0m\n"
-                            % (n, n))
-                    n += 1
+    def terminal(self, name, command):
+        """What a command shows on a terminal; CPU seconds of the relay."""
+        options, login, _ = self.way(name)
         self.settle()
-        before = spent()
-        peak = before
-        p = subprocess.Popen(["ssh", "-tt", *options, login, "cat " + text],
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        while p.stdout.read(1 << 20):
-            peak = max(peak, spent())
+        with highest(lambda: sum(run_time(p) for p in self.proxy.relays())) as spent:
+            p = subprocess.Popen(["ssh", "-tt", *options, login, command + "; sleep 0.1"],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            while p.stdout.read(1 << 20):
+                pass
         if p.wait():
-            raise SystemExit("the terminal flow by %s failed" % name)
-        return peak - before
+            raise SystemExit("%s on a terminal by %s failed" % (command, name))
+        return spent[0]
+
+    def recorded_terminal(self, title, command, times):
+        off, on = [], []
+        for _ in range(times):
+            off.append(self.terminal("plain", command))
+            on.append(self.terminal("sallyport", command))
+        report("relay CPU, recorded %s: x not" % title, statistics.median(on) /
+               max(statistics.median(off), 0.001), "x", 1.1,
+               note="%.2f and %.2f s" % (statistics.median(on), statistics.median(off)))
 
     def recorded(self):
-        on, off = [], []
-        for _ in range(2 if self.quick else 5):
-            off.append(self.terminal_flow("plain"))
-            on.append(self.terminal_flow("sallyport"))
-        report("relay CPU, recorded terminal: x unrecorded",
-               statistics.median(on) / max(statistics.median(off), 0.01), "x", 1.1,
-               note="%.2f and %.2f s" % (statistics.median(on), statistics.median(off)))
+        """A terminal as people use it, and one that shows text as fast as it comes."""
+        line = "%08d drwxr-xr-x 2 root root 4096 Nov 22 05:31 \x1b[01;34mdir%d\x1b[0m\n"
+        lines = os.path.join(self.dir, "lines.py")
+        with open(lines, "w") as f:
+            f.write("import sys, time\n"
+                    "began = time.monotonic()\n"
+                    "for n in range(int(sys.argv[1])):\n"
+                    "    sys.stdout.write(%r %% (n, n))\n"
+                    "    sys.stdout.flush()\n"
+                    "    time.sleep(max(0, began + (n + 1) / 1000 - time.monotonic()))\n" % line)
+        text = os.path.join(self.dir, "text")
+        size = (64 if self.quick else 384) * 2**20
+        with open(text, "w") as f:
+            n = 0
+            while f.tell() < size:
+                f.write("".join(line % (i, i) for i in range(n, n + 10000)))
+                n += 10000
+        self.recorded_terminal("1000 lines a second", "python3 %s %d" %
+                               (lines, 3000 if self.quick else 5000), 2 if self.quick else 5)
+        self.recorded_terminal("flood of text", "cat " + text, 2 if self.quick else 5)
 
     def echo_path(self, name, count):
         options, login, _ = self.way(name)
