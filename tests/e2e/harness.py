@@ -114,8 +114,9 @@ def bin_dir():
         os.chmod(_bin, 0o755)
         for name in PROGRAMS:
             shutil.copy(os.path.join(BUILD, name), _bin)
-        shutil.copytree(os.path.join(BUILD, "v1"), os.path.join(_bin, "v1"))
-        os.chmod(os.path.join(_bin, "v1"), 0o755)
+        if os.path.isdir(os.path.join(BUILD, "v1")):  # the benchmark's tree has none
+            shutil.copytree(os.path.join(BUILD, "v1"), os.path.join(_bin, "v1"))
+            os.chmod(os.path.join(_bin, "v1"), 0o755)
     return _bin
 
 
