@@ -7,6 +7,7 @@ SALLYPORT_BUILD names the build tree. Run as root, the proxy runs as an installa
 system users, its own root); run as anybody else, or with Proxy(as_user=...), in a user namespace.
 """
 import contextlib
+import fcntl
 import glob
 import grp
 import json
@@ -125,13 +126,32 @@ def remove_bin_dir():
         shutil.rmtree(_bin, ignore_errors=True)
 
 
-def ensure_system_users():
-    for name in ("sallyport", "sallyport-relay"):
+@contextlib.contextmanager
+def user_database():
+    """Test files run side by side, and useradd gives up when another one is at work."""
+    with open(os.path.join(tempfile.gettempdir(), "sallyport-useradd.lock"), "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def add_system_user(name, *options):
+    with user_database():
         try:
             pwd.getpwnam(name)
         except KeyError:
-            subprocess.run(["useradd", "--system", "--user-group", "--no-create-home", "--shell",
-                            "/usr/sbin/nologin", name], check=True, capture_output=True)
+            subprocess.run(["useradd", "--system", *options, name], check=True,
+                           capture_output=True)
+    return pwd.getpwnam(name)
+
+
+def remove_system_user(name):
+    with user_database():
+        subprocess.run(["userdel", name], check=False, capture_output=True)
+
+
+def ensure_system_users():
+    for name in ("sallyport", "sallyport-relay"):
+        add_system_user(name, "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin")
 
 
 class Keys:

@@ -13,7 +13,7 @@ import pytest
 import harness
 from harness import IS_ROOT, PATIENCE, SOURCE, alive, listens, plain, wait_until
 
-TESTER = "sallyport-tester"
+TESTER = "sp-" + harness.random_name()
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,10 @@ def tester(scratch):
         yield pwd.getpwuid(os.geteuid())
         return
     home = os.path.join(scratch, "home")
-    subprocess.run(["useradd", "--system", "--create-home", "--home-dir", home, "--shell",
-                    "/bin/bash", TESTER], check=True, capture_output=True)
-    yield pwd.getpwnam(TESTER)
+    yield harness.add_system_user(TESTER, "--create-home", "--home-dir", home, "--shell",
+                                  "/bin/bash")
     # what runs as the tester was ended by the tests; userdel looks at the process list itself
-    subprocess.run(["userdel", TESTER], check=False, capture_output=True)
+    harness.remove_system_user(TESTER)
 
 
 class Run:

@@ -580,11 +580,11 @@ def throw_away():
     if not harness.IS_ROOT:
         pytest.skip("needs root to make a user")
     name, password = "sp" + secrets.token_hex(4), secrets.token_hex(12)
-    subprocess.run(["useradd", "--system", "--no-create-home", "--home-dir", "/", "--shell",
-                    "/bin/sh", name], check=True, capture_output=True)
-    subprocess.run(["chpasswd"], input="%s:%s\n" % (name, password), text=True, check=True)
+    harness.add_system_user(name, "--no-create-home", "--home-dir", "/", "--shell", "/bin/sh")
+    with harness.user_database():
+        subprocess.run(["chpasswd"], input="%s:%s\n" % (name, password), text=True, check=True)
     yield name, password
-    subprocess.run(["userdel", name], check=False, capture_output=True)
+    harness.remove_system_user(name)
 
 
 def add_password_target(p, sshd, account, secret, name="pw01"):
