@@ -292,7 +292,8 @@ static void police(const struct half *h)
     struct session *s = h->channel->session;
     const char *text = "the other side does not keep to its window";
 
-    if (h->held[0] > HELD_MAX || h->held[1] > HELD_MAX)
+    if (h->held[0] > HELD_MAX || h->held[1] > HELD_MAX ||
+        (leg_is_alive(h->leg) && libssh_has_lost_bytes(h->leg->ssh)))
         session_end(s, END_POLICY, "policy", text, text);
 }
 

@@ -363,15 +363,19 @@ void request_step(struct channel *c)
     struct request *r;
 
     while (c->state == CHANNEL_OPEN && (r = STAILQ_FIRST(&c->requests))) {
-        int rc;
+        int rc = SSH_ERROR;
 
-        if (c->target.leg->state != LEG_UP || c->target.sent_close || c->target.got_close)
+        if (c->target.leg->state != LEG_UP || c->target.sent_close ||
+            (c->target.got_close && c->user.sent_close))
             return;
-        if (r->row->starts && !record_is_ready(c))
+        if (!r->is_sent && !c->target.got_close && r->row->starts && !record_is_ready(c))
             return;
-        rc = r->row->send(c, r);
-        if (rc == SSH_AGAIN)
+        if (r->is_sent || !c->target.got_close)
+            rc = r->row->send(c, r); /* once more after a close: its answer came just before */
+        if (rc == SSH_AGAIN && !c->target.got_close) {
+            r->is_sent = true;
             return;
+        }
         if (r->row->starts)
             started(c, rc == SSH_OK);
         answer(r, rc == SSH_OK);

@@ -76,7 +76,8 @@ struct request {
     char *text;          /* terminal type, variable, command, subsystem or signal */
     char *value;         /* of the variable */
     uint16_t cols, rows;
-    bool is_own; /* ours, not the client's */
+    bool is_own;  /* ours, not the client's */
+    bool is_sent; /* the target was asked */
 };
 STAILQ_HEAD(request_list, request);
 
