@@ -248,6 +248,32 @@ class FakeTarget(Listener):
         transport.close()
 
 
+class HastyTarget(FakeTarget):
+    """A command's yes, its exit status (3) and its end go out in one piece."""
+    def serve(self, sock):
+        answered = threading.Event()
+
+        class Transport(paramiko.Transport):
+            def _send_user_message(self, m):
+                is_answer = m.asbytes()[0] == CHANNEL_SUCCESS
+                if is_answer:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+                super()._send_user_message(m)
+                if is_answer:
+                    answered.set()
+
+        transport = Transport(sock)
+        transport.add_server_key(load_key(self.key_path))
+        transport.start_server(event=threading.Event(), server=_FakeServer(self))
+        while transport.is_active() and not self.is_over:
+            channel = transport.accept(0.2)
+            if channel and answered.wait(10):
+                channel.send_exit_status(3)
+                channel.close()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        transport.close()
+
+
 class _FakeServer(paramiko.ServerInterface):
     def __init__(self, target):
         self.target = target

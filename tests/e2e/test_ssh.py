@@ -19,7 +19,7 @@ import peers
 from peers import (CHANNEL_CLOSE, CHANNEL_DATA, CHANNEL_EOF, CHANNEL_EXTENDED_DATA,
                    CHANNEL_FAILURE, CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_OPEN_FAILURE, CHANNEL_REQUEST,
                    CHANNEL_SUCCESS, CLOSED, GLOBAL_REQUEST, REQUEST_FAILURE, USERAUTH_FAILURE,
-                   USERAUTH_SUCCESS, FakeTarget, PasswordClient, RawClient, told)
+                   USERAUTH_SUCCESS, FakeTarget, HastyTarget, PasswordClient, RawClient, told)
 
 MB = 1024 * 1024
 
@@ -254,6 +254,21 @@ def test_close_before_the_exit_status(raw):
     raw.say(CHANNEL_CLOSE, raw.theirs[0])
     name, _, m = collect(raw)[2][-1]
     assert (name, m.get_int()) == ("exit-status", 7)
+
+
+def test_command_that_ends_at_once(proxy, keys):
+    """Its answer and its end arrive together: the client gets both, and the log knows it."""
+    fake = HastyTarget(keys.make("fake"), "s3cret")
+    add_fake(proxy, fake, "--accept-new")
+    with RawClient(proxy.port) as c:
+        c.begin().sign("alice+fake01", peers.load_key(keys.make("alice")))
+        c.open_session()
+        assert c.execute("nothing") == CHANNEL_SUCCESS
+        name, _, m = collect(c)[2][-1]
+        assert (name, m.get_int()) == ("exit-status", 3)
+    opened, = proxy.events("channel-open")
+    assert "nothing" in opened["text"]
+    fake.stop()
 
 
 def test_no_input(client):
