@@ -1,0 +1,14 @@
+# The programs are hardened, and map the libraries that are their business and no others: the daemon
+# parses no SSH, relays know no database. Sanitizers bring segments and libraries of their own.
+find_program(READELF readelf)
+if(READELF AND NOT SALLYPORT_SANITIZE AND NOT SALLYPORT_FUZZ)
+  foreach(pair "sallyportd:libssh|libzstd|libncurses" "sallyport-ssh:libsqlite|libjansson|libcrypt\\."
+      "sallyctl:libssh|libsqlite|libevent")
+    string(REGEX MATCH "^[a-z-]+" program "${pair}")
+    string(REGEX REPLACE "^[a-z-]+:" "" without "${pair}")
+    add_test(NAME docs/binary-${program} COMMAND ${CMAKE_COMMAND} -DREADELF=${READELF}
+      -DPROGRAM=$<TARGET_FILE:${program}> "-DWITHOUT=${without}"
+      -P ${CMAKE_SOURCE_DIR}/cmake/check_binary.cmake)
+    set_tests_properties(docs/binary-${program} PROPERTIES LABELS docs TIMEOUT 60)
+  endforeach()
+endif()
