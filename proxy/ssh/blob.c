@@ -4,8 +4,6 @@
 #include "proxy/ssh/blob.h"
 
 #include <openssl/evp.h>
-#include <openssl/sha.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <sallyport/cursor.h>
@@ -38,17 +36,6 @@ bool blob_type(const uint8_t *blob, size_t len, char *type, size_t type_len)
     memcpy(type, name.at, n);
     type[n] = '\0';
     return true;
-}
-
-void blob_fingerprint(const uint8_t *blob, size_t len, char *dst, size_t dst_len)
-{
-    uint8_t digest[SHA256_DIGEST_LENGTH];
-    char text[64];
-
-    SHA256(blob, len, digest);
-    EVP_EncodeBlock((uint8_t *)text, digest, sizeof(digest));
-    text[strcspn(text, "=")] = '\0';
-    snprintf(dst, dst_len, "SHA256:%s", text);
 }
 
 const char *blob_software(const char *banner)

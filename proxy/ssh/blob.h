@@ -16,9 +16,6 @@ size_t blob_export(ssh_key key, uint8_t *blob, size_t blob_len);
 /* The type's name that a blob begins with; false (and "") when it cannot be read. */
 bool blob_type(const uint8_t *blob, size_t len, char *type, size_t type_len);
 
-/* "SHA256:..." as ssh-keygen -l prints it; dst of at least 52 bytes. */
-void blob_fingerprint(const uint8_t *blob, size_t len, char *dst, size_t dst_len);
-
 /* What stands behind "SSH-2.0-" in a version line, borrowed; "" for NULL. */
 const char *blob_software(const char *banner);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <sallyport/clock.h>
+#include <sallyport/fingerprint.h>
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
@@ -59,10 +60,10 @@ static void fail_kex(struct session *s)
 static void fail_mismatch(struct session *s, const uint8_t *blob, size_t len)
 {
     const struct link_route_result *route = &s->out->route;
-    char text[SENTENCE_MAX], expected[64], got[64];
+    char text[SENTENCE_MAX], expected[FINGERPRINT_MAX], got[FINGERPRINT_MAX];
 
-    blob_fingerprint(route->host_key.data, route->host_key.len, expected, sizeof(expected));
-    blob_fingerprint(blob, len, got, sizeof(got));
+    fingerprint_sha256(expected, route->host_key.data, route->host_key.len);
+    fingerprint_sha256(got, blob, len);
     snprintf(text, sizeof(text), "the host key of %s has changed: expected %s, got %s",
              route->target, expected, got);
     relay_event(s->relay, "host-key-mismatch", text);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <sallyport/buffer.h>
+#include <sallyport/fingerprint.h>
 #include <sallyport/text.h>
 
 #include "proxy/ssh/algorithms.h"
@@ -198,14 +199,14 @@ static void test_libssh_takes_the_lists(void **state)
 static void test_blob(void **state)
 {
     static const uint8_t blob[] = {0, 0, 0, 1, 'a', 'x'};
-    char type[8], fingerprint[64];
+    char type[8], fingerprint[FINGERPRINT_MAX];
 
     (void)state;
     assert_true(blob_type(blob, sizeof(blob), type, sizeof(type)));
     assert_string_equal(type, "a");
     assert_false(blob_type(blob, 4, type, sizeof(type)));
     assert_string_equal(type, "");
-    blob_fingerprint((const uint8_t *)"", 0, fingerprint, sizeof(fingerprint));
+    fingerprint_sha256(fingerprint, "", 0);
     assert_string_equal(fingerprint, "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU");
     assert_string_equal(blob_software("SSH-2.0-OpenSSH_9.2p1 x"), "OpenSSH_9.2p1 x");
     assert_string_equal(blob_software("SSH-1.99-Old"), "Old");
