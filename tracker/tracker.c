@@ -14,6 +14,7 @@
 
 #include <sallyport/clock.h>
 #include <sallyport/log.h>
+#include <sallyport/notice.h>
 #include <sallyport/text.h>
 
 #include "tracker/location.h"
@@ -201,25 +202,12 @@ static void tracked_arm(struct tracked *s)
     event_add(s->timer, &tv);
 }
 
-static void warning_text(const struct tracked *s, char *dst, size_t len)
-{
-    char idle[64], left[64];
-    uint64_t warn = s->policy.warn_after, end = s->policy.disconnect_after;
-
-    text_duration_words(idle, sizeof(idle), warn);
-    if (end > warn)
-        snprintf(dst, len, "Idle for %s: you will be disconnected in %s unless you press a key.",
-                 idle, text_duration_words(left, sizeof(left), end - warn));
-    else
-        snprintf(dst, len, "Idle for %s.", idle);
-}
-
 static void tracked_warn(struct tracked *s)
 {
     char text[256];
 
     s->info.is_warned = true;
-    warning_text(s, text, sizeof(text));
+    notice_idle_warning(text, sizeof(text), &s->policy);
     s->tracker->ops.notice(s->relay, true, text);
     tracked_event(s, "idle-warning", text);
     tracked_announce(s, false);
@@ -235,7 +223,7 @@ static void tracked_end(struct tracked *s, enum end_reason reason, const char *a
     s->end_asked = true;
     s->info.end_reason = reason;
     text_copy(s->info.ended_by, sizeof(s->info.ended_by), author);
-    tracker_end_sentence(sentence, sizeof(sentence), reason, author, text, &s->policy);
+    notice_end(sentence, sizeof(sentence), reason, author, text, &s->policy);
     text_copy(s->info.end_text, sizeof(s->info.end_text), sentence);
     tracked_arm(s);
     s->tracker->ops.end(s->relay, reason, author, sentence);
@@ -720,7 +708,7 @@ int tracker_end(struct tracker *t, uint64_t id, enum end_reason reason, const ch
         tracked_end(s, reason, author, text);
         return 0;
     }
-    tracker_end_sentence(sentence, sizeof(sentence), reason, author, text, &s->policy);
+    notice_end(sentence, sizeof(sentence), reason, author, text, &s->policy);
     cause = strstr(sentence, ": ");
     snprintf(notice, sizeof(notice), "You will be disconnected in %s%s",
              text_duration_words(words, sizeof(words), in_s), cause ? cause : "");
@@ -764,40 +752,4 @@ void tracker_watch_remove(struct tracker *t, struct tracker_watch *w)
         return;
     w->is_removed = true;
     event_active(t->sweep, 0, 0);
-}
-
-const char *tracker_end_sentence(char *dst, size_t dst_len, enum end_reason reason,
-                                 const char *author, const char *text, const struct policy *policy)
-{
-    char cause[SESSION_TEXT_MAX], words[64];
-    bool adds_text = *text; /* the admin's own words, in brackets behind the cause */
-
-    switch (reason) {
-    case END_ADMIN_ENDED:
-        snprintf(cause, sizeof(cause), "ended by %s", author);
-        break;
-    case END_SELF_ENDED:
-        snprintf(cause, sizeof(cause), "ended by yourself");
-        break;
-    case END_SHUTDOWN:
-        snprintf(cause, sizeof(cause), "Sallyport is shutting down");
-        break;
-    case END_IDLE_TIMEOUT:
-        snprintf(cause, sizeof(cause), "idle for %s",
-                 text_duration_words(words, sizeof(words), policy->disconnect_after));
-        break;
-    case END_MAX_DURATION:
-        snprintf(cause, sizeof(cause), "the maximum duration of %s is reached",
-                 text_duration_words(words, sizeof(words), policy->max_duration));
-        break;
-    default: /* the text is the cause */
-        text_copy(cause, sizeof(cause), *text ? text : end_reason_text(reason));
-        adds_text = false;
-        break;
-    }
-    if (adds_text)
-        snprintf(dst, dst_len, "You have been disconnected: %.*s (%.*s)", 120, cause, 100, text);
-    else
-        snprintf(dst, dst_len, "You have been disconnected: %.*s", 220, cause);
-    return dst;
 }

@@ -87,8 +87,4 @@ struct tracker_watch;
 struct tracker_watch *tracker_watch_add(struct tracker *t, tracker_watch_fn fn, void *arg);
 void tracker_watch_remove(struct tracker *t, struct tracker_watch *w); /* fine inside a callback */
 
-/* The sentence of CONTRACT's notices: "You have been disconnected: idle for 30 minutes". */
-const char *tracker_end_sentence(char *dst, size_t dst_len, enum end_reason reason,
-                                 const char *author, const char *text, const struct policy *policy);
-
 #endif

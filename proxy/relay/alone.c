@@ -1,11 +1,12 @@
 /*
  * Life without a broker: see alone.h. The broker's tracker decides the same things from the same
- * page while it is there (tracker/), so the sentences here must stay those of tracker_end_sentence.
+ * page while it is there (tracker/), and says them in the same words (notice.h).
  */
 #include "proxy/relay/alone.h"
 
 #include <stdio.h>
 
+#include <sallyport/notice.h>
 #include <sallyport/text.h>
 
 #define MS 1000
@@ -43,44 +44,25 @@ enum alone_verdict alone_check(const struct alone_view *v, int64_t now_ms, int64
     return ALONE_WAIT;
 }
 
-static const char *warning(char *dst, size_t dst_len, const struct policy *p)
-{
-    char idle[64], left[64];
-
-    text_duration_words(idle, sizeof(idle), p->warn_after);
-    if (p->disconnect_after > p->warn_after)
-        snprintf(dst, dst_len,
-                 "Idle for %s: you will be disconnected in %s unless you press a key.", idle,
-                 text_duration_words(left, sizeof(left), p->disconnect_after - p->warn_after));
-    else
-        snprintf(dst, dst_len, "Idle for %s.", idle);
-    return dst;
-}
-
 const char *alone_sentence(char *dst, size_t dst_len, enum alone_verdict verdict,
                            const struct alone_view *v)
 {
-    char words[64];
+    char words[64], lost[128];
 
     *dst = '\0';
     switch (verdict) {
     case ALONE_WAIT:
         break;
     case ALONE_WARN:
-        return warning(dst, dst_len, v->policy);
+        return notice_idle_warning(dst, dst_len, v->policy);
     case ALONE_END_IDLE:
-        snprintf(dst, dst_len, "You have been disconnected: idle for %s",
-                 text_duration_words(words, sizeof(words), v->policy->disconnect_after));
-        break;
+        return notice_end(dst, dst_len, END_IDLE_TIMEOUT, "policy", "", v->policy);
     case ALONE_END_MAX_DURATION:
-        snprintf(dst, dst_len, "You have been disconnected: the maximum duration of %s is reached",
-                 text_duration_words(words, sizeof(words), v->policy->max_duration));
-        break;
+        return notice_end(dst, dst_len, END_MAX_DURATION, "policy", "", v->policy);
     case ALONE_END_BROKER_LOST:
-        snprintf(dst, dst_len,
-                 "You have been disconnected: Sallyport's broker has been away for %s",
+        snprintf(lost, sizeof(lost), "Sallyport's broker has been away for %s",
                  text_duration_words(words, sizeof(words), v->broker_lost_after_s));
-        break;
+        return notice_end(dst, dst_len, END_BROKER_LOST, "policy", lost, v->policy);
     }
     return dst;
 }
