@@ -155,11 +155,6 @@ static ssize_t line_length(struct conn *c)
     return end - c->in.data;
 }
 
-bool conn_has_line(struct conn *c)
-{
-    return line_length(c) >= 0;
-}
-
 static int fill(struct conn *c, int timeout_ms)
 {
     struct pollfd p = {.fd = c->fd, .events = POLLIN};

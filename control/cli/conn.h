@@ -45,8 +45,6 @@ MUST_CHECK int conn_send(struct conn *c, const char *command, json_t *args, int6
 /* The next line as an object (a new reference) within timeout_ms (-1: for ever). 0, ERR_AGAIN,
  * ERR_CLOSED or ERR_CORRUPT. A signal returns ERR_AGAIN early. */
 MUST_CHECK int conn_read(struct conn *c, int timeout_ms, json_t **line);
-/* True when a whole line is here already: conn_read() will not wait. */
-bool conn_has_line(struct conn *c);
 
 /*
  * Read the reply to request `id`, its pages put together: *reply is rows (an array) or data. Lines

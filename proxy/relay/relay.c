@@ -50,16 +50,6 @@ uint64_t relay_session_id(const struct relay *r)
     return r->session_id;
 }
 
-const char *relay_client_address(const struct relay *r)
-{
-    return r->client_address;
-}
-
-bool relay_is_finishing(const struct relay *r)
-{
-    return r->is_finishing;
-}
-
 enum end_reason relay_end_reason(const struct relay *r)
 {
     return r->is_ending || r->is_finishing ? r->ending.reason : END_NONE;

@@ -50,7 +50,6 @@ struct event_base *relay_base(struct relay *r);
 /* The policy in force, borrowed; it may change at any turn of the loop. */
 const struct policy *relay_policy(const struct relay *r);
 uint64_t relay_session_id(const struct relay *r); /* 0 before the route */
-const char *relay_client_address(const struct relay *r);
 
 /* What the client calls itself (SSH version text); goes along with later messages. */
 void relay_set_device(struct relay *r, const char *device);
@@ -84,7 +83,6 @@ void relay_hold(struct relay *r, int change);
  * an END of the broker that came earlier wins over all. May be called anywhere: the end itself runs
  * from the top of the loop. */
 void relay_finish(struct relay *r, enum end_reason reason, const char *author, const char *text);
-bool relay_is_finishing(const struct relay *r);
 /* Why it ends, once that is decided; END_NONE before. */
 enum end_reason relay_end_reason(const struct relay *r);
 

@@ -219,14 +219,6 @@ const char *option_section_of(const char *name)
     return NULL;
 }
 
-bool option_is_section(const char *name)
-{
-    for (size_t i = 0; i < option_section_count; i++)
-        if (strcmp(option_sections[i].name, name) == 0)
-            return true;
-    return false;
-}
-
 const char *option_nearest(const char *section, const char *name)
 {
     const char *names[OPTION_TABLE_MAX];

@@ -72,7 +72,6 @@ const struct option *option_at(size_t index);
 const struct option *option_find(const char *section, const char *name, size_t *index);
 /* The section that has a key of that name, or NULL. */
 const char *option_section_of(const char *name);
-bool option_is_section(const char *name);
 /* "Did you mean": the closest key of the section, or the closest section; NULL when none is. */
 const char *option_nearest(const char *section, const char *name);
 const char *option_nearest_section(const char *name);
