@@ -1,0 +1,121 @@
+/*
+ * The record of a relay's link, as links.c and its parts share it: links.c owns records and the
+ * dispatch; links_login.c, links_route.c and links_session.c are the handlers.
+ */
+#ifndef BROKER_LINKS_PARTS_H
+#define BROKER_LINKS_PARTS_H
+
+#include <event2/util.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <sallyport/link.h>
+
+#include "proxy/broker/broker.h"
+#include "tracker/store/store.h"
+
+enum link_state {
+    STATE_HELLO = 1,    /* connected, has said nothing */
+    STATE_LOGIN = 2,    /* not authenticated */
+    STATE_CHOOSING = 4, /* authenticated, no target */
+    STATE_DIALING = 8,  /* a session, connecting to its target */
+    STATE_SESSION = 16,
+    STATE_ENDED = 32 /* CLOSED came */
+};
+
+struct relay_link {
+    TAILQ_ENTRY(relay_link) entry;
+    struct links *links; /* not owned */
+    uint64_t serial;     /* what jobs remember; never reused */
+    enum link_state state;
+    int fd;
+    int pidfd;
+    int32_t pid;
+    struct event *event;
+    struct event *timer; /* HELLO must come; END's deadline; after CLOSED it must leave */
+    struct event *exit;  /* the process is gone; watched after CLOSED only */
+    struct event *pause; /* talks too much: read again after this */
+    int64_t talk_ms;     /* when talk_left was filled up */
+    uint32_t talk_left;
+    uint8_t version;
+    bool is_adopted;  /* came by the scan */
+    bool is_busy;     /* a password is being checked */
+    bool is_settled;  /* the gate was told */
+    bool is_end_sent; /* END */
+    bool is_ready;    /* logged in at the target: its host key is settled */
+    char path[128];   /* relay/<pid>.sock, to remove at the end */
+    char user[NAME_MAX_LEN + 1];
+    char tried_user[NAME_MAX_LEN + 1]; /* of the first attempt */
+    char client_address[64];
+    uint16_t client_port;
+    char device[SESSION_DEVICE_MAX];
+    uint32_t attempts;
+    uint64_t session_id;
+    char account[ACCOUNT_MAX_LEN + 1];
+    char target[NAME_MAX_LEN + 1];
+    struct policy policy;
+    uint32_t channel_count; /* open ones */
+    int page_fd;            /* between open and ROUTE_RESULT */
+    uint8_t protocol;
+};
+TAILQ_HEAD(link_list, relay_link);
+
+struct links {
+    struct broker *broker; /* not owned */
+    struct link_list live, dead;
+    struct event *accept_event; /* pending while there is room */
+    struct event *resume;       /* accepts again after a shortage of descriptors */
+    struct event *sweep;
+    struct event *failures; /* end of a minute of failed logins of which some have no row */
+    uint32_t failure_rows, failures_held;
+    int64_t failures_ms; /* when the minute began */
+    int listen_fd;
+    uint32_t count, max_count;
+    uint32_t unanswered; /* adopted ones that have not said HELLO */
+    uint64_t adopted;
+    uint64_t next_serial;
+    struct link_message in, out; /* scratch: messages are large */
+};
+
+/* ---- links.c ---- */
+/* The scratch message, empty and of this type; fill it, then say it. */
+struct link_message *link_begin(struct relay_link *l, enum link_type type);
+void link_say(struct relay_link *l);
+void link_say_fds(struct relay_link *l, const int *fds, size_t count);
+void link_put_ticket(struct relay_link *l, uint16_t *len, uint8_t *data);
+/* An event of this link's user, source and session. */
+void link_note(struct relay_link *l, const char *kind, const char *text);
+void link_enter(struct relay_link *l, enum link_state to);
+/* The relay is gone, or must go. */
+void link_drop(struct relay_link *l, const char *why);
+void link_session_over(struct relay_link *l, enum end_reason reason, const char *author,
+                       const char *text);
+/* NULL: gone meanwhile. */
+struct relay_link *link_by_serial(struct links *all, uint64_t serial);
+/* Target and policy of the link's route, as they are now. */
+int link_resolve(struct relay_link *l, struct policy *policy, struct store_target *target);
+
+/* ---- links_login.c ---- */
+/* The user exists and is not locked. */
+bool link_user_may_log_in(struct broker *b, const char *user);
+
+/* ---- handlers: one a message ---- */
+void link_on_auth_password(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_auth_key(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_route(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_targets(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_host_key(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_ready(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_record_open(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_channel(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_frame(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_recording_state(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_resumed(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_event(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_closed(struct relay_link *l, struct link_message *m, int *fds);
+/* The minute of failed logins without a row is over. */
+void link_failures_cb(evutil_socket_t fd, short what, void *links);
+
+#endif

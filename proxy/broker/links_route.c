@@ -1,0 +1,257 @@
+/*
+ * The way from a user to a target: grants, limits, the session's row, the connection, and what the
+ * relay needs to log in there. Called by the dispatch of links.c.
+ */
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/fingerprint.h>
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+#include "proxy/broker/dial.h"
+#include "proxy/broker/hasher.h"
+#include "proxy/broker/links_parts.h"
+#include "proxy/broker/recordings.h"
+#include "proxy/broker/ticket.h"
+#include "tracker/store/store.h"
+#include "tracker/tracker.h"
+
+#define TARGETS_A_PAGE 64 /* so that a page of long names fits the relay's socket */
+static void route_refused(struct relay_link *l, enum end_reason reason, const char *text)
+{
+    struct link_route_result *r = &link_begin(l, LINK_ROUTE_RESULT)->route_result;
+
+    r->reason = (uint8_t)reason;
+    text_copy(r->text, sizeof(r->text), text);
+    policy_defaults(&r->policy); /* unused, but what is not valid is not sent */
+    link_say(l);
+    link_enter(l, STATE_CHOOSING);
+}
+
+static void route_failed(struct relay_link *l, enum end_reason reason, const char *text)
+{
+    link_session_over(l, reason, reason == END_TARGET_UNREACHABLE ? "target" : "policy", text);
+    if (l->page_fd >= 0)
+        close(l->page_fd);
+    l->page_fd = -1;
+    route_refused(l, reason, text);
+}
+
+static void route_connected(struct relay_link *l, int fd)
+{
+    struct broker *b = l->links->broker;
+    struct store_target target;
+    struct policy policy;
+    struct session_info info;
+    struct secret secret = {0};
+    struct link_route_result *r;
+    int fds[2];
+
+    /* again, since the target may have changed while it was dialed */
+    if (link_resolve(l, &policy, &target) < 0 ||
+        tracker_get(b->tracker, l->session_id, &info) < 0) {
+        close(fd);
+        route_failed(l, END_REVOKED, "access was withdrawn");
+        return;
+    }
+    if (target.has_secret && store_target_secret(b->store, target.name, &secret) < 0) {
+        close(fd);
+        log_error("secret of target %s: %s", target.name, store_error(b->store));
+        route_failed(l, END_TARGET_UNREACHABLE,
+                     "the proxy cannot read its credentials for this target");
+        return;
+    }
+    r = &link_begin(l, LINK_ROUTE_RESULT)->route_result;
+    r->is_ok = 1;
+    r->session_id = l->session_id;
+    r->started_wall_us = info.started_wall_us;
+    text_copy(r->account, sizeof(r->account), l->account);
+    text_copy(r->target, sizeof(r->target), l->target);
+    text_copy(r->address, sizeof(r->address), target.address);
+    r->auth = (uint8_t)target.auth;
+    r->accept_new = target.accept_new;
+    text_copy(r->host_key_type, sizeof(r->host_key_type), target.host_key_type);
+    r->host_key.len = (uint16_t)target.host_key_len;
+    memcpy(r->host_key.data, target.host_key, target.host_key_len);
+    r->secret.len = secret.len;
+    memcpy(r->secret.data, secret.data, secret.len);
+    secret_wipe(&secret);
+    link_put_ticket(l, &r->ticket.len, r->ticket.data);
+    r->policy = l->policy;
+    fds[0] = fd;
+    fds[1] = l->page_fd;
+    link_say_fds(l, fds, 2);
+    close(fd);
+    close(l->page_fd);
+    l->page_fd = -1;
+    link_enter(l, STATE_SESSION);
+}
+
+struct route_dial {
+    struct links *links;
+    uint64_t serial;
+    uint64_t session_id;
+};
+
+static void dialed(int fd, const char *text, void *arg)
+{
+    struct route_dial *d = arg;
+    struct relay_link *l = link_by_serial(d->links, d->serial);
+    char sentence[SESSION_TEXT_MAX];
+
+    if (!l || l->state != STATE_DIALING || l->session_id != d->session_id) {
+        if (fd >= 0)
+            close(fd);
+    } else if (fd < 0) {
+        snprintf(sentence, sizeof(sentence), "%s cannot be reached: %s", l->target, text);
+        route_failed(l, END_TARGET_UNREACHABLE, sentence);
+    } else {
+        route_connected(l, fd);
+    }
+    free(d);
+}
+
+static int open_session(struct relay_link *l, const struct store_target *target, char *err,
+                        size_t err_len)
+{
+    struct broker *b = l->links->broker;
+    struct session_info info = {
+        .protocol = (enum protocol)l->protocol, .client_port = l->client_port, .relay_pid = l->pid};
+    int r;
+
+    text_copy(info.user, sizeof(info.user), l->user);
+    text_copy(info.account, sizeof(info.account), l->account);
+    text_copy(info.target, sizeof(info.target), l->target);
+    text_copy(info.address, sizeof(info.address), target->address);
+    text_copy(info.client_address, sizeof(info.client_address), l->client_address);
+    text_copy(info.device, sizeof(info.device), l->device);
+    err[0] = '\0';
+    r = tracker_open(b->tracker, &info, &l->policy, l, &l->page_fd, err, err_len);
+    if (r < 0 && !err[0])
+        snprintf(err, err_len, "the session cannot be opened: %s", error_text(r));
+    l->session_id = r < 0 ? 0 : info.id;
+    return r;
+}
+
+void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
+{
+    struct broker *b = l->links->broker;
+    struct store_target target;
+    struct route_dial *d;
+    char text[SESSION_TEXT_MAX];
+    int r;
+
+    (void)fds;
+    if (b->is_draining) {
+        route_refused(l, END_SHUTDOWN, "this proxy takes no new sessions now; try again later");
+        return;
+    }
+    text_copy(l->target, sizeof(l->target), m->route.target);
+    l->policy = b->config->policy;
+    r = store_resolve(b->store, l->user, m->route.account, l->target, (enum protocol)l->protocol,
+                      &l->policy, &target, l->account);
+    if (r < 0) {
+        if (r != ERR_NOT_FOUND && r != ERR_DENIED)
+            log_error("target %s cannot be looked up: %s", l->target, store_error(b->store));
+        snprintf(text, sizeof(text), "there is no target \"%s\" for you", l->target);
+        link_note(l, "route-refused", text);
+        route_refused(l, END_POLICY, text);
+        return;
+    }
+    if (l->policy.record && l->policy.on_failure != ON_FAILURE_CONTINUE &&
+        recordings_check(b->recordings, text, sizeof(text)) < 0) {
+        link_note(l, "route-refused", text);
+        route_refused(l, END_RECORDING_FAILED, text);
+        return;
+    }
+    if (open_session(l, &target, text, sizeof(text)) < 0) {
+        link_note(l, "route-refused", text);
+        route_refused(l, END_POLICY, text);
+        return;
+    }
+    link_enter(l, STATE_DIALING);
+    d = malloc(sizeof(*d));
+    if (d)
+        *d = (struct route_dial){l->links, l->serial, l->session_id};
+    if (!d || dial(b->dialer, target.address, b->config->connect_timeout_s, dialed, d) < 0) {
+        free(d);
+        route_failed(l, END_TARGET_UNREACHABLE, "too many connections are being made; try again");
+    }
+}
+
+struct target_rows {
+    struct link_target_row rows[TARGETS_A_PAGE];
+    uint32_t offset, seen, count;
+};
+
+static bool collect_target(const struct link_target_row *row, void *arg)
+{
+    struct target_rows *t = arg;
+
+    if (t->seen++ >= t->offset && t->count < TARGETS_A_PAGE)
+        t->rows[t->count++] = *row;
+    return true;
+}
+
+void link_on_targets(struct relay_link *l, struct link_message *m, int *fds)
+{
+    struct target_rows *t = calloc(1, sizeof(*t));
+    struct link_message *out;
+
+    (void)fds;
+    if (!t)
+        return;
+    t->offset = m->targets.offset;
+    if (store_reachable(l->links->broker->store, l->user, (enum protocol)l->protocol,
+                        collect_target, t) < 0)
+        t->count = t->seen = 0;
+    out = link_begin(l, LINK_TARGET_LIST);
+    out->target_list.count = t->count;
+    out->target_list.total = t->seen;
+    link_say(l);
+    for (uint32_t i = 0; i < t->count; i++) {
+        link_begin(l, LINK_TARGET_ROW)->target_row = t->rows[i];
+        link_say(l);
+    }
+    free(t);
+}
+
+void link_on_host_key(struct relay_link *l, struct link_message *m, int *fds)
+{
+    struct broker *b = l->links->broker;
+    const struct link_host_key *k = &m->host_key;
+    struct link_host_key_result *answer;
+    char print[FINGERPRINT_MAX], text[SESSION_TEXT_MAX];
+    int r;
+
+    (void)fds;
+    if (l->is_ready) {
+        log_warn("relay pid=%d pins a host key after the login and is ended", l->pid);
+        link_drop(l, "out of order");
+        return;
+    }
+    fingerprint_sha256(print, k->key.data, k->key.len);
+    r = store_target_pin(b->store, l->target, k->key_type, k->key.data, k->key.len, print);
+    if (r == 0) {
+        snprintf(text, sizeof(text), "%s %s %s", l->target, k->key_type, print);
+        link_note(l, "host-key-pinned", text);
+        log_info("host key pinned target=%s type=%s fingerprint=%s", l->target, k->key_type, print);
+    }
+    answer = &link_begin(l, LINK_HOST_KEY_RESULT)->host_key_result;
+    answer->is_ok = r == 0;
+    text_copy(answer->text, sizeof(answer->text),
+              r == 0 ? "" : "the host key of the target could not be pinned");
+    link_say(l);
+}
+
+void link_on_ready(struct relay_link *l, struct link_message *m, int *fds)
+{
+    (void)m, (void)fds;
+    l->is_ready = true;
+    tracker_ready(l->links->broker->tracker, l->session_id);
+}

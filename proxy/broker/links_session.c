@@ -1,0 +1,172 @@
+/*
+ * What a relay tells of its live session: channels, recordings, events, its end. Called by the
+ * dispatch of links.c.
+ */
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/fingerprint.h>
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+#include "proxy/broker/dial.h"
+#include "proxy/broker/hasher.h"
+#include "proxy/broker/links_parts.h"
+#include "proxy/broker/recordings.h"
+#include "proxy/broker/ticket.h"
+#include "tracker/store/store.h"
+#include "tracker/tracker.h"
+
+#define LEAVE_S        3   /* after CLOSED the process must go: nobody goes on unseen */
+#define RECORDINGS_MAX 128 /* open at once for one session; a relay can hold 64 */
+void link_on_record_open(struct relay_link *l, struct link_message *m, int *fds)
+{
+    struct broker *b = l->links->broker;
+    struct link_recording *answer;
+    char err[SESSION_TEXT_MAX] = "";
+    int fd;
+
+    (void)fds;
+    if (m->record_open.channel == 0 ||
+        recordings_count(b->recordings, l->session_id) >= RECORDINGS_MAX) {
+        log_warn("relay pid=%d session=%llu asks for a recording too many and is ended", l->pid,
+                 (unsigned long long)l->session_id);
+        link_drop(l, "too many recordings");
+        return;
+    }
+    fd = recordings_open(b->recordings, l->session_id, m->record_open.channel, err, sizeof(err));
+    answer = &link_begin(l, LINK_RECORDING)->recording;
+    answer->channel = m->record_open.channel;
+    text_copy(answer->text, sizeof(answer->text), err);
+    if (fd >= 0)
+        answer->verdict = LINK_RECORD_YES;
+    else
+        answer->verdict =
+            l->policy.on_failure == ON_FAILURE_CONTINUE ? LINK_RECORD_NO : LINK_RECORD_REFUSED;
+    link_say_fds(l, &fd, fd >= 0 ? 1 : 0);
+    if (fd >= 0) {
+        close(fd);
+        tracker_recording(b->tracker, l->session_id, RECORDING_OK);
+        return;
+    }
+    link_note(l, "recording-failed", err);
+    tracker_recording(b->tracker, l->session_id,
+                      l->policy.on_failure == ON_FAILURE_CONTINUE ? RECORDING_DEGRADED
+                                                                  : RECORDING_FAILED);
+}
+
+void link_on_channel(struct relay_link *l, struct link_message *m, int *fds)
+{
+    static const char *const kinds[] = {"shell", "exec", "transfer", "subsystem"};
+    static const char *const events[] = {"channel-open", "channel-close", "channel-refused"};
+    const struct link_channel *c = &m->channel;
+    char text[512], channels[CHANNELS_TEXT_MAX] = "", status[48] = "";
+    size_t at = 0;
+
+    (void)fds;
+    if (c->change == LINK_CHANNEL_OPENED && l->channel_count < 1000)
+        l->channel_count++;
+    else if (c->change == LINK_CHANNEL_CLOSED && l->channel_count > 0)
+        l->channel_count--;
+    if (c->exit_signal[0])
+        snprintf(status, sizeof(status), " signal=%.31s", c->exit_signal);
+    else if (c->exit_status != UINT32_MAX)
+        snprintf(status, sizeof(status), " exit=%u", c->exit_status);
+    if (c->change == LINK_CHANNEL_CLOSED)
+        snprintf(text, sizeof(text), "channel=%u %s%s in=%llu out=%llu%s %.300s", c->channel,
+                 kinds[c->kind], c->has_pty ? " pty" : "", (unsigned long long)c->bytes_in,
+                 (unsigned long long)c->bytes_out, status, c->command);
+    else
+        snprintf(text, sizeof(text), "channel=%u %s%s %.300s", c->channel, kinds[c->kind],
+                 c->has_pty ? " pty" : "", c->command);
+    link_note(l, events[c->change], text);
+    if (c->change == LINK_CHANNEL_CLOSED) /* its last frame came before */
+        recordings_close_channel(l->links->broker->recordings, l->session_id, c->channel);
+    for (uint32_t i = 0; i < l->channel_count && at + 9 < sizeof(channels); i++)
+        at += (size_t)snprintf(channels + at, sizeof(channels) - at, "%ssession", i ? "," : "");
+    tracker_channels(l->links->broker->tracker, l->session_id, channels);
+}
+
+void link_on_frame(struct relay_link *l, struct link_message *m, int *fds)
+{
+    const struct link_frame *f = &m->frame;
+
+    (void)fds;
+    if (f->chain.len == sizeof(f->chain.data))
+        recordings_frame(l->links->broker->recordings, l->session_id, f->channel, f->sequence,
+                         f->file_len, f->chain.data);
+}
+
+void link_on_recording_state(struct relay_link *l, struct link_message *m, int *fds)
+{
+    static struct log_limit limit;
+    struct broker *b = l->links->broker;
+    const struct link_recording_state *s = &m->recording_state;
+
+    (void)fds;
+    if (s->state == RECORDING_FAILED || s->state == RECORDING_DEGRADED) {
+        recordings_failed(b->recordings, l->session_id, s->channel);
+        link_note(l, "recording-failed", s->text);
+        if (log_limit_allows(&limit, 60, "failed recordings"))
+            log_error("recording failed session=%llu channel=%u: %s",
+                      (unsigned long long)l->session_id, s->channel, s->text);
+    }
+    tracker_recording(b->tracker, l->session_id, (enum recording_state)s->state);
+}
+
+void link_on_resumed(struct relay_link *l, struct link_message *m, int *fds)
+{
+    (void)m, (void)fds;
+    tracker_resumed(l->links->broker->tracker, l->session_id);
+}
+
+/* What only the broker can know (logins, ends, pinned keys) is never a relay's to say. */
+void link_on_event(struct relay_link *l, struct link_message *m, int *fds)
+{
+    static const char *const kinds[] = {"host-key-mismatch", "channel-refused", "idle-warning",
+                                        "events-lost"};
+    char kind[sizeof(m->event.kind) + 8];
+    bool is_known = false;
+
+    (void)fds;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        is_known |= strcmp(m->event.kind, kinds[i]) == 0;
+    snprintf(kind, sizeof(kind), "%s%s", is_known ? "" : "relay:", m->event.kind);
+    link_note(l, kind, m->event.text);
+}
+
+/* Whether a relay may end its session so. That an admin did, or access was withdrawn, is the
+ * broker's to know; only one that was told so by an earlier broker brings it along. */
+static bool may_say(const struct relay_link *l, const struct link_closed *c)
+{
+    bool is_of_broker = c->reason == END_ADMIN_ENDED || c->reason == END_SELF_ENDED ||
+                        c->reason == END_REVOKED || strncmp(c->author, "admin ", 6) == 0;
+
+    return l->is_adopted || l->is_end_sent || !is_of_broker;
+}
+
+void link_on_closed(struct relay_link *l, struct link_message *m, int *fds)
+{
+    const struct link_closed *c = &m->closed;
+    const struct timeval leave = {LEAVE_S, 0};
+
+    (void)fds;
+    event_add(l->timer, &leave);
+    event_add(l->exit, NULL);
+    /* A stranger's connection writes nothing: his failed attempts are events already. */
+    if (!l->session_id && l->user[0] && c->text[0])
+        link_note(l, "connection-closed", c->text);
+    if (may_say(l, c))
+        link_session_over(l, (enum end_reason)c->reason, c->author, c->text);
+    else
+        link_session_over(l, END_RELAY_CRASHED, "relay",
+                          "the relay gave a reason that is not its own");
+    store_flush(l->links->broker->store);
+    link_enter(l, STATE_ENDED);
+    link_begin(l, LINK_CLOSED_ACK);
+    link_say(l);
+}
