@@ -36,7 +36,21 @@
 /* What a relay is doing, as HELLO tells a broker that adopts it. */
 enum link_phase { LINK_PHASE_LOGIN, LINK_PHASE_CHOOSING, LINK_PHASE_SESSION, LINK_PHASE_ENDED };
 
-enum link_auth { LINK_AUTH_DENIED, LINK_AUTH_OFFER_OK, LINK_AUTH_OK, LINK_AUTH_DISCONNECT };
+enum link_auth {
+    LINK_AUTH_DENIED,
+    LINK_AUTH_OFFER_OK,
+    LINK_AUTH_OK,
+    LINK_AUTH_DISCONNECT,
+    LINK_AUTH_PARTIAL /* since version 3: right, and something else must follow */
+};
+
+/* Ways to log in that may go on, a set. */
+enum link_auth_methods {
+    LINK_METHOD_PUBLICKEY = 1,
+    LINK_METHOD_PASSWORD = 2,
+    LINK_METHOD_KEYBOARD = 4,
+    LINK_METHODS = 7
+};
 
 /* How to log in at the target. */
 enum link_target_auth {
@@ -59,6 +73,9 @@ enum link_channel_change { LINK_CHANNEL_OPENED, LINK_CHANNEL_CLOSED, LINK_CHANNE
 enum link_record { LINK_RECORD_NO, LINK_RECORD_YES, LINK_RECORD_REFUSED };
 
 enum link_notice { LINK_NOTICE_WARNING, LINK_NOTICE_MESSAGE };
+
+/* What a relay asks about a command of the user's own door. */
+enum link_door_change { LINK_DOOR_OPEN, LINK_DOOR_RESIZE, LINK_DOOR_CLOSE };
 
 /* A blob of at most n bytes. */
 #define LINK_BLOB(n)     \
@@ -94,6 +111,15 @@ struct link_auth_key {
     uint8_t is_signed; /* 0: an offer, grants nothing and leaves no trace */
     char key_type[64];
     LINK_BLOB(LINK_KEY_MAX) key;
+};
+
+struct link_auth_keyboard { /* since version 3: keyboard-interactive begins */
+    char user[NAME_MAX_LEN + 1];
+    char device[SESSION_DEVICE_MAX];
+};
+
+struct link_auth_answer { /* to AUTH_PROMPT; answered by the next one or by AUTH_RESULT */
+    LINK_BLOB(1024) answer;
 };
 
 struct link_route {
@@ -164,6 +190,22 @@ struct link_closed {
     uint64_t bytes_in, bytes_out;
 };
 
+struct link_door { /* since version 3: the user's own door, `ssh USER@HOST sessions` */
+    uint32_t channel;
+    uint8_t change; /* enum link_door_change; what follows goes with OPEN, the size with RESIZE */
+    uint8_t has_pty;
+    uint16_t cols, rows;
+    char term[64];
+    char address[96]; /* HOST:PORT that the client connected to: for `config` only */
+    char command[LINK_COMMAND_MAX];
+};
+
+struct link_back {  /* since version 3: the login at the target failed before anything was started;
+                       the session is over and another target may be chosen */
+    uint8_t reason; /* enum end_reason */
+    char text[SESSION_TEXT_MAX];
+};
+
 /* ---- broker to relay ---- */
 
 struct link_welcome {
@@ -179,6 +221,16 @@ struct link_auth_result {
     char user[NAME_MAX_LEN + 1];
     char text[SESSION_TEXT_MAX];
     LINK_BLOB(LINK_TICKET_MAX) ticket;
+    uint8_t methods; /* since version 3: those that may go on; 0: all */
+};
+
+struct link_auth_prompt { /* since version 3 */
+    char banner[8192];    /* shown before the question as it is, lines and all; "" nothing */
+    char instruction[1024];
+    char prompt[512];
+    uint8_t has_prompt; /* 0: nothing is asked, an empty answer comes back */
+    uint8_t has_echo;
+    uint32_t more_s; /* the login may take so much longer from now on */
 };
 
 struct link_route_result { /* fds: the connected socket, the activity page */
@@ -241,6 +293,24 @@ struct link_closed_ack { /* CLOSED is in the store: the relay may go */
     uint8_t unused;
 };
 
+struct link_door_result { /* since version 3. fds: the master of a terminal, or the ends of stdin,
+                             stdout and stderr; none when not ok */
+    uint32_t channel;
+    uint8_t is_ok;
+    uint8_t exit_status; /* when not ok */
+    char text[512];      /* when not ok: one line for stderr */
+};
+
+struct link_door_exit { /* since version 3: the command is over */
+    uint32_t channel;
+    uint8_t exit_status;
+    char text[SESSION_TEXT_MAX]; /* a line for stderr, or "" */
+};
+
+struct link_back_result { /* since version 3: choosing again */
+    LINK_BLOB(LINK_TICKET_MAX) ticket;
+};
+
 /* ---- broker and gate ---- */
 
 struct link_gate_config {
@@ -285,6 +355,10 @@ struct link_gate_status { /* gate, at changes, at most once a second */
     X(LINK_RESUMED, 12, resumed, 'R')                 \
     X(LINK_EVENT, 13, event, 'R')                     \
     X(LINK_CLOSED, 14, closed, 'R')                   \
+    X(LINK_AUTH_KEYBOARD, 23, auth_keyboard, 'R')     \
+    X(LINK_AUTH_ANSWER, 24, auth_answer, 'R')         \
+    X(LINK_DOOR, 27, door, 'R')                       \
+    X(LINK_BACK, 28, back, 'R')                       \
     X(LINK_WELCOME, 32, welcome, 'B')                 \
     X(LINK_AUTH_RESULT, 33, auth_result, 'B')         \
     X(LINK_ROUTE_RESULT, 34, route_result, 'B')       \
@@ -296,6 +370,10 @@ struct link_gate_status { /* gate, at changes, at most once a second */
     X(LINK_POLICY, 40, policy, 'B')                   \
     X(LINK_END, 41, end, 'B')                         \
     X(LINK_CLOSED_ACK, 42, closed_ack, 'B')           \
+    X(LINK_AUTH_PROMPT, 50, auth_prompt, 'B')         \
+    X(LINK_DOOR_RESULT, 57, door_result, 'B')         \
+    X(LINK_DOOR_EXIT, 58, door_exit, 'B')             \
+    X(LINK_BACK_RESULT, 59, back_result, 'B')         \
     X(LINK_GATE_READY, 64, gate_ready, 'g')           \
     X(LINK_GATE_STATUS, 65, gate_status, 'g')         \
     X(LINK_GATE_CONFIG, 80, gate_config, 'G')         \
@@ -327,6 +405,10 @@ struct link_message {
         struct link_resumed resumed;
         struct link_event event;
         struct link_closed closed;
+        struct link_auth_keyboard auth_keyboard;
+        struct link_auth_answer auth_answer;
+        struct link_door door;
+        struct link_back back;
         struct link_welcome welcome;
         struct link_auth_result auth_result;
         struct link_route_result route_result;
@@ -338,6 +420,10 @@ struct link_message {
         struct link_policy policy;
         struct link_end end;
         struct link_closed_ack closed_ack;
+        struct link_auth_prompt auth_prompt;
+        struct link_door_result door_result;
+        struct link_door_exit door_exit;
+        struct link_back_result back_result;
         struct link_gate_ready gate_ready;
         struct link_gate_status gate_status;
         struct link_gate_config gate_config;

@@ -55,17 +55,18 @@ struct message_row {
         offsetof(struct link_message, at) + CHECKED(SIZE_OF(at) == (bytes)), kind, since, max \
     }
 
-#define U8(at, max)           NUMBER(at, FIELD_U8, 1, 1, max)
-#define BOOLEAN(at)           NUMBER(at, FIELD_U8, 1, 1, 1)
-#define U16(at)               NUMBER(at, FIELD_U16, 2, 1, UINT16_MAX)
-#define U32(at)               NUMBER(at, FIELD_U32, 4, 1, UINT32_MAX)
-#define U32_MAX(at, max)      NUMBER(at, FIELD_U32, 4, 1, max)
-#define U64(at)               NUMBER(at, FIELD_U64, 8, 1, 0)
-#define I64(at)               NUMBER(at, FIELD_I64, 8, 1, 0)
-#define TEXT_SINCE(at, since) NUMBER(at, FIELD_TEXT, SIZE_OF(at), since, SIZE_OF(at))
-#define TEXT(at)              TEXT_SINCE(at, 1)
-#define BLOB(at)              NUMBER(at, FIELD_BLOB, SIZE_OF(at), 1, SIZE_OF(at.data))
-#define POLICY(at)            NUMBER(at, FIELD_POLICY, sizeof(struct policy), 1, 0)
+#define U8_SINCE(at, since, max) NUMBER(at, FIELD_U8, 1, since, max)
+#define U8(at, max)              U8_SINCE(at, 1, max)
+#define BOOLEAN(at)              NUMBER(at, FIELD_U8, 1, 1, 1)
+#define U16(at)                  NUMBER(at, FIELD_U16, 2, 1, UINT16_MAX)
+#define U32(at)                  NUMBER(at, FIELD_U32, 4, 1, UINT32_MAX)
+#define U32_MAX(at, max)         NUMBER(at, FIELD_U32, 4, 1, max)
+#define U64(at)                  NUMBER(at, FIELD_U64, 8, 1, 0)
+#define I64(at)                  NUMBER(at, FIELD_I64, 8, 1, 0)
+#define TEXT_SINCE(at, since)    NUMBER(at, FIELD_TEXT, SIZE_OF(at), since, SIZE_OF(at))
+#define TEXT(at)                 TEXT_SINCE(at, 1)
+#define BLOB(at)                 NUMBER(at, FIELD_BLOB, SIZE_OF(at), 1, SIZE_OF(at.data))
+#define POLICY(at)               NUMBER(at, FIELD_POLICY, sizeof(struct policy), 1, 0)
 
 /* What a LINK_BLOB looks like, whatever its capacity. */
 struct blob_head {
@@ -102,6 +103,11 @@ static const struct field fields_auth_key[] = {
     TEXT(auth_key.user),     TEXT(auth_key.device), BOOLEAN(auth_key.is_signed),
     TEXT(auth_key.key_type), BLOB(auth_key.key),
 };
+static const struct field fields_auth_keyboard[] = {
+    TEXT(auth_keyboard.user),
+    TEXT(auth_keyboard.device),
+};
+static const struct field fields_auth_answer[] = {BLOB(auth_answer.answer)};
 static const struct field fields_route[] = {TEXT(route.account), TEXT(route.target)};
 static const struct field fields_targets[] = {U32(targets.offset)};
 static const struct field fields_host_key[] = {TEXT(host_key.key_type), BLOB(host_key.key)};
@@ -143,6 +149,13 @@ static const struct field fields_closed[] = {
     U64(closed.bytes_in),
     U64(closed.bytes_out),
 };
+static const struct field fields_door[] = {
+    U32(door.channel),     U8(door.change, LINK_DOOR_CLOSE),
+    BOOLEAN(door.has_pty), U16(door.cols),
+    U16(door.rows),        TEXT(door.term),
+    TEXT(door.address),    TEXT(door.command),
+};
+static const struct field fields_back[] = {U8(back.reason, END_REASON_COUNT - 1), TEXT(back.text)};
 static const struct field fields_welcome[] = {
     U32(welcome.login_grace_s),   U32(welcome.auth_attempts),
     U32(welcome.key_offers),      U32(welcome.keepalive_interval_s),
@@ -150,10 +163,15 @@ static const struct field fields_welcome[] = {
     TEXT(welcome.separators),     TEXT(welcome.banner),
 };
 static const struct field fields_auth_result[] = {
-    U8(auth_result.result, LINK_AUTH_DISCONNECT),
+    U8(auth_result.result, LINK_AUTH_PARTIAL),
     TEXT(auth_result.user),
     TEXT(auth_result.text),
     BLOB(auth_result.ticket),
+    U8_SINCE(auth_result.methods, 3, LINK_METHODS),
+};
+static const struct field fields_auth_prompt[] = {
+    TEXT(auth_prompt.banner),        TEXT(auth_prompt.instruction), TEXT(auth_prompt.prompt),
+    BOOLEAN(auth_prompt.has_prompt), BOOLEAN(auth_prompt.has_echo), U32(auth_prompt.more_s),
 };
 static const struct field fields_route_result[] = {
     BOOLEAN(route_result.is_ok),
@@ -202,6 +220,18 @@ static const struct field fields_end[] = {
     U32(end.deadline_ms),
 };
 static const struct field fields_closed_ack[] = {U8(closed_ack.unused, 0)};
+static const struct field fields_door_result[] = {
+    U32(door_result.channel),
+    BOOLEAN(door_result.is_ok),
+    U8(door_result.exit_status, UINT8_MAX),
+    TEXT(door_result.text),
+};
+static const struct field fields_door_exit[] = {
+    U32(door_exit.channel),
+    U8(door_exit.exit_status, UINT8_MAX),
+    TEXT(door_exit.text),
+};
+static const struct field fields_back_result[] = {BLOB(back_result.ticket)};
 static const struct field fields_gate_ready[] = {U32(gate_ready.pid)};
 static const struct field fields_gate_status[] = {
     U32(gate_status.unauthenticated),
@@ -221,7 +251,7 @@ static const struct field fields_gate_settled[] = {U32(gate_settled.pid)};
 
 #define HAS_SECRET(id)                                                               \
     ((id) == LINK_HELLO || (id) == LINK_AUTH_PASSWORD || (id) == LINK_AUTH_RESULT || \
-     (id) == LINK_ROUTE_RESULT || (id) == LINK_GATE_KEY)
+     (id) == LINK_ROUTE_RESULT || (id) == LINK_BACK_RESULT || (id) == LINK_GATE_KEY)
 
 /* Indexed by the number on the wire; rows without a name are not messages. */
 static const struct message_row messages[] = {

@@ -41,6 +41,8 @@ static uint32_t channel_of(const struct link_message *m)
         return m->frame.channel;
     case LINK_RECORDING_STATE:
         return m->recording_state.channel;
+    case LINK_DOOR:
+        return m->door.channel;
     default:
         return 0;
     }
