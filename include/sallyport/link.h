@@ -31,7 +31,9 @@
 #define LINK_TICKET_MAX  256
 #define LINK_KEY_MAX     8192 /* public key blob, RFC 4253 §6.6 format */
 #define LINK_COMMAND_MAX 4096
+#define LINK_FILES_MAX   32768
 #define LINK_TARGETS_MAX 200 /* rows in one TARGET_LIST */
+#define LINK_HOPS_MAX    4   /* servers on the way to a target */
 
 /* What a relay is doing, as HELLO tells a broker that adopts it. */
 enum link_phase { LINK_PHASE_LOGIN, LINK_PHASE_CHOOSING, LINK_PHASE_SESSION, LINK_PHASE_ENDED };
@@ -57,8 +59,29 @@ enum link_target_auth {
     TARGET_AUTH_NONE,
     TARGET_AUTH_PASSWORD,
     TARGET_AUTH_KEY,
-    TARGET_AUTH_PASSTHROUGH
+    TARGET_AUTH_PASSTHROUGH,
+    TARGET_AUTH_AGENT /* the user's agent; since version 3 */
 };
+
+/* What is tried when a target is tested, in this order; id, name. */
+#define LINK_PROBE_STEPS(X)            \
+    X(PROBE_RESOLVE, "resolve")        \
+    X(PROBE_CONNECT, "connect")        \
+    X(PROBE_BANNER, "banner")          \
+    X(PROBE_KEY_EXCHANGE, "handshake") \
+    X(PROBE_HOST_KEY, "host-key")      \
+    X(PROBE_LOGIN, "login")            \
+    X(PROBE_CHANNEL, "channel")        \
+    X(PROBE_COMMAND, "command")
+
+enum link_probe_step {
+#define X(id, name) id,
+    LINK_PROBE_STEPS(X)
+#undef X
+        PROBE_STEP_COUNT
+};
+
+enum link_probe_result { PROBE_OK, PROBE_FAILED, PROBE_SKIPPED, PROBE_RESULT_COUNT };
 
 enum link_channel_kind {
     CHANNEL_SHELL,     /* a shell, with or without a pty */
@@ -135,6 +158,18 @@ struct link_host_key { /* asks to pin the key of an accept-new target; answered 
                         */
     char key_type[64];
     LINK_BLOB(LINK_KEY_MAX) key;
+    uint8_t hop; /* since version 3: whose; 0 the target's, else HOP.number */
+};
+
+/* A probe's: one step of a test of a target. */
+struct link_probe_step_msg {
+    uint8_t hop;    /* HOP.number, 0 the target itself */
+    uint8_t step;   /* enum link_probe_step */
+    uint8_t result; /* enum link_probe_result */
+    uint8_t is_last;
+    char text[SESSION_TEXT_MAX];
+    char key_type[64]; /* HOST_KEY: what the server showed; "" for nothing */
+    LINK_BLOB(LINK_KEY_MAX) key;
 };
 
 struct link_ready { /* logged in at the target: connecting becomes active */
@@ -159,6 +194,7 @@ struct link_channel {
     uint64_t bytes_in, bytes_out;
     uint32_t exit_status; /* UINT32_MAX: none was sent */
     char exit_signal[32];
+    uint64_t duration_ms; /* since version 3: CLOSED: since it was opened */
 };
 
 struct link_frame { /* a recording frame was written */
@@ -206,6 +242,17 @@ struct link_back {  /* since version 3: the login at the target failed before an
     char text[SESSION_TEXT_MAX];
 };
 
+struct link_files { /* since version 3: what was done to files, rows of file_row.h */
+    LINK_BLOB(LINK_FILES_MAX) rows;
+};
+
+struct link_watch_closed { /* since version 3: nobody looks any more */
+    uint64_t watch;
+    uint32_t channel; /* 0: it never began */
+    uint64_t typed;   /* bytes that the watcher typed */
+    char text[SESSION_TEXT_MAX];
+};
+
 /* ---- broker to relay ---- */
 
 struct link_welcome {
@@ -249,6 +296,30 @@ struct link_route_result { /* fds: the connected socket, the activity page */
     LINK_BLOB(SECRET_MAX) secret; /* password or PEM private key; wiped by both sides */
     LINK_BLOB(LINK_TICKET_MAX) ticket;
     struct policy policy;
+    uint8_t hops;                        /* since version 3: HOP messages that came before */
+    LINK_BLOB(LINK_KEY_MAX) certificate; /* since version 3: of the key; one line of text */
+};
+
+/* One server that lies on the way to the target, the nearest first, before ROUTE_RESULT; since
+ * version 3. fds: a pair of stream sockets, for what goes on through a channel of this server. A
+ * probe is told its target in the same words, as number 0, without descriptors. */
+struct link_hop {
+    uint8_t number; /* from 1 */
+    char target[NAME_MAX_LEN + 1];
+    char account[ACCOUNT_MAX_LEN + 1];
+    char address[SESSION_ADDRESS_MAX];
+    uint8_t auth; /* enum link_target_auth */
+    uint8_t accept_new;
+    char host_key_type[64]; /* "" when none is pinned */
+    LINK_BLOB(LINK_KEY_MAX) host_key;
+    LINK_BLOB(SECRET_MAX) secret;
+    LINK_BLOB(LINK_KEY_MAX) certificate;
+};
+
+struct link_probe { /* to a probe, behind its HOPs; fd: the socket to the first of them */
+    uint8_t hops;
+    uint8_t only_key; /* stop at the target's host key, and say it */
+    uint32_t timeout_s;
 };
 
 struct link_target_row {
@@ -311,6 +382,13 @@ struct link_back_result { /* since version 3: choosing again */
     LINK_BLOB(LINK_TICKET_MAX) ticket;
 };
 
+struct link_watch { /* since version 3; fd: our end of a stream socket, see proxy/ssh/watch.h */
+    uint64_t watch;   /* for WATCH_CLOSED */
+    uint32_t channel; /* 0: the terminal that was opened last */
+    uint8_t may_type;
+    char who[NAME_MAX_LEN + 16];
+};
+
 /* ---- broker and gate ---- */
 
 struct link_gate_config {
@@ -355,10 +433,13 @@ struct link_gate_status { /* gate, at changes, at most once a second */
     X(LINK_RESUMED, 12, resumed, 'R')                 \
     X(LINK_EVENT, 13, event, 'R')                     \
     X(LINK_CLOSED, 14, closed, 'R')                   \
+    X(LINK_PROBE_STEP, 25, probe_step, 'R')           \
     X(LINK_AUTH_KEYBOARD, 23, auth_keyboard, 'R')     \
     X(LINK_AUTH_ANSWER, 24, auth_answer, 'R')         \
     X(LINK_DOOR, 27, door, 'R')                       \
     X(LINK_BACK, 28, back, 'R')                       \
+    X(LINK_FILES, 29, files, 'R')                     \
+    X(LINK_WATCH_CLOSED, 30, watch_closed, 'R')       \
     X(LINK_WELCOME, 32, welcome, 'B')                 \
     X(LINK_AUTH_RESULT, 33, auth_result, 'B')         \
     X(LINK_ROUTE_RESULT, 34, route_result, 'B')       \
@@ -370,10 +451,13 @@ struct link_gate_status { /* gate, at changes, at most once a second */
     X(LINK_POLICY, 40, policy, 'B')                   \
     X(LINK_END, 41, end, 'B')                         \
     X(LINK_CLOSED_ACK, 42, closed_ack, 'B')           \
+    X(LINK_HOP, 53, hop, 'B')                         \
+    X(LINK_PROBE, 54, probe, 'B')                     \
     X(LINK_AUTH_PROMPT, 50, auth_prompt, 'B')         \
     X(LINK_DOOR_RESULT, 57, door_result, 'B')         \
     X(LINK_DOOR_EXIT, 58, door_exit, 'B')             \
     X(LINK_BACK_RESULT, 59, back_result, 'B')         \
+    X(LINK_WATCH, 60, watch, 'B')                     \
     X(LINK_GATE_READY, 64, gate_ready, 'g')           \
     X(LINK_GATE_STATUS, 65, gate_status, 'g')         \
     X(LINK_GATE_CONFIG, 80, gate_config, 'G')         \
@@ -405,10 +489,13 @@ struct link_message {
         struct link_resumed resumed;
         struct link_event event;
         struct link_closed closed;
+        struct link_probe_step_msg probe_step;
         struct link_auth_keyboard auth_keyboard;
         struct link_auth_answer auth_answer;
         struct link_door door;
         struct link_back back;
+        struct link_files files;
+        struct link_watch_closed watch_closed;
         struct link_welcome welcome;
         struct link_auth_result auth_result;
         struct link_route_result route_result;
@@ -424,6 +511,7 @@ struct link_message {
         struct link_door_result door_result;
         struct link_door_exit door_exit;
         struct link_back_result back_result;
+        struct link_watch watch;
         struct link_gate_ready gate_ready;
         struct link_gate_status gate_status;
         struct link_gate_config gate_config;

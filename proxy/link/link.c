@@ -61,7 +61,8 @@ struct message_row {
 #define U16(at)                  NUMBER(at, FIELD_U16, 2, 1, UINT16_MAX)
 #define U32(at)                  NUMBER(at, FIELD_U32, 4, 1, UINT32_MAX)
 #define U32_MAX(at, max)         NUMBER(at, FIELD_U32, 4, 1, max)
-#define U64(at)                  NUMBER(at, FIELD_U64, 8, 1, 0)
+#define U64_SINCE(at, since)     NUMBER(at, FIELD_U64, 8, since, 0)
+#define U64(at)                  U64_SINCE(at, 1)
 #define I64(at)                  NUMBER(at, FIELD_I64, 8, 1, 0)
 #define TEXT_SINCE(at, since)    NUMBER(at, FIELD_TEXT, SIZE_OF(at), since, SIZE_OF(at))
 #define TEXT(at)                 TEXT_SINCE(at, 1)
@@ -110,7 +111,20 @@ static const struct field fields_auth_keyboard[] = {
 static const struct field fields_auth_answer[] = {BLOB(auth_answer.answer)};
 static const struct field fields_route[] = {TEXT(route.account), TEXT(route.target)};
 static const struct field fields_targets[] = {U32(targets.offset)};
-static const struct field fields_host_key[] = {TEXT(host_key.key_type), BLOB(host_key.key)};
+static const struct field fields_host_key[] = {
+    TEXT(host_key.key_type),
+    BLOB(host_key.key),
+    U8_SINCE(host_key.hop, 3, LINK_HOPS_MAX),
+};
+static const struct field fields_probe_step[] = {
+    U8(probe_step.hop, LINK_HOPS_MAX),
+    U8(probe_step.step, PROBE_STEP_COUNT - 1),
+    U8(probe_step.result, PROBE_RESULT_COUNT - 1),
+    BOOLEAN(probe_step.is_last),
+    TEXT(probe_step.text),
+    TEXT(probe_step.key_type),
+    BLOB(probe_step.key),
+};
 static const struct field fields_ready[] = {TEXT_SINCE(ready.target_version, 2)};
 static const struct field fields_record_open[] = {
     U32(record_open.channel),        U8(record_open.kind, CHANNEL_KIND_COUNT - 1),
@@ -128,6 +142,7 @@ static const struct field fields_channel[] = {
     U64(channel.bytes_out),
     U32(channel.exit_status),
     TEXT(channel.exit_signal),
+    U64_SINCE(channel.duration_ms, 3),
 };
 static const struct field fields_frame[] = {
     U32(frame.channel),
@@ -156,6 +171,19 @@ static const struct field fields_door[] = {
     TEXT(door.address),    TEXT(door.command),
 };
 static const struct field fields_back[] = {U8(back.reason, END_REASON_COUNT - 1), TEXT(back.text)};
+static const struct field fields_files[] = {BLOB(files.rows)};
+static const struct field fields_watch_closed[] = {
+    U64(watch_closed.watch),
+    U32(watch_closed.channel),
+    U64(watch_closed.typed),
+    TEXT(watch_closed.text),
+};
+static const struct field fields_watch[] = {
+    U64(watch.watch),
+    U32(watch.channel),
+    BOOLEAN(watch.may_type),
+    TEXT(watch.who),
+};
 static const struct field fields_welcome[] = {
     U32(welcome.login_grace_s),   U32(welcome.auth_attempts),
     U32(welcome.key_offers),      U32(welcome.keepalive_interval_s),
@@ -182,13 +210,32 @@ static const struct field fields_route_result[] = {
     TEXT(route_result.account),
     TEXT(route_result.target),
     TEXT(route_result.address),
-    U8(route_result.auth, TARGET_AUTH_PASSTHROUGH),
+    U8(route_result.auth, TARGET_AUTH_AGENT),
     BOOLEAN(route_result.accept_new),
     TEXT(route_result.host_key_type),
     BLOB(route_result.host_key),
     BLOB(route_result.secret),
     BLOB(route_result.ticket),
     POLICY(route_result.policy),
+    U8_SINCE(route_result.hops, 3, LINK_HOPS_MAX),
+    BLOB_SINCE(route_result.certificate, 3),
+};
+static const struct field fields_hop[] = {
+    U8(hop.number, LINK_HOPS_MAX),
+    TEXT(hop.target),
+    TEXT(hop.account),
+    TEXT(hop.address),
+    U8(hop.auth, TARGET_AUTH_AGENT),
+    BOOLEAN(hop.accept_new),
+    TEXT(hop.host_key_type),
+    BLOB(hop.host_key),
+    BLOB(hop.secret),
+    BLOB(hop.certificate),
+};
+static const struct field fields_probe[] = {
+    U8(probe.hops, LINK_HOPS_MAX),
+    BOOLEAN(probe.only_key),
+    U32(probe.timeout_s),
 };
 static const struct field fields_target_list[] = {
     U32_MAX(target_list.count, LINK_TARGETS_MAX),
@@ -251,7 +298,8 @@ static const struct field fields_gate_settled[] = {U32(gate_settled.pid)};
 
 #define HAS_SECRET(id)                                                               \
     ((id) == LINK_HELLO || (id) == LINK_AUTH_PASSWORD || (id) == LINK_AUTH_RESULT || \
-     (id) == LINK_ROUTE_RESULT || (id) == LINK_BACK_RESULT || (id) == LINK_GATE_KEY)
+     (id) == LINK_ROUTE_RESULT || (id) == LINK_BACK_RESULT || (id) == LINK_HOP ||    \
+     (id) == LINK_GATE_KEY)
 
 /* Indexed by the number on the wire; rows without a name are not messages. */
 static const struct message_row messages[] = {
