@@ -97,6 +97,14 @@ enum link_record { LINK_RECORD_NO, LINK_RECORD_YES, LINK_RECORD_REFUSED };
 
 enum link_notice { LINK_NOTICE_WARNING, LINK_NOTICE_MESSAGE };
 
+/* Who ended what a jump carried. */
+enum link_jump_end {
+    LINK_JUMP_BY_CLIENT, /* the channel's opener closed it */
+    LINK_JUMP_BY_FAR,    /* what it led to did */
+    LINK_JUMP_BY_OUTER,  /* the connection that carries it is over */
+    LINK_JUMP_END_COUNT
+};
+
 /* What a relay asks about a command of the user's own door. */
 enum link_door_change { LINK_DOOR_OPEN, LINK_DOOR_RESIZE, LINK_DOOR_CLOSE };
 
@@ -226,6 +234,18 @@ struct link_closed {
     uint64_t bytes_in, bytes_out;
 };
 
+struct link_jump { /* since version 3: `ssh -J`, `ssh -W`: a way to a target beside the session */
+    uint32_t channel;
+    char host[256]; /* as the client names it */
+    uint16_t port;
+};
+
+struct link_jump_closed { /* since version 3 */
+    uint32_t channel;
+    uint8_t by; /* enum link_jump_end */
+    uint64_t bytes_in, bytes_out;
+};
+
 struct link_door { /* since version 3: the user's own door, `ssh USER@HOST sessions` */
     uint32_t channel;
     uint8_t change; /* enum link_door_change; what follows goes with OPEN, the size with RESIZE */
@@ -261,6 +281,11 @@ struct link_welcome {
     uint32_t broker_lost_after_s;
     char separators[8];
     char banner[4096];
+    /* since version 3: a jump's relay is logged in already, and may go to one target only */
+    char user[NAME_MAX_LEN + 1]; /* "" for all others, which log in */
+    char jump_target[NAME_MAX_LEN + 1];
+    LINK_BLOB(LINK_TICKET_MAX) ticket;
+    uint32_t jump_idle_s; /* how long a connection stays that carries jumps and has none open */
 };
 
 struct link_auth_result {
@@ -364,6 +389,13 @@ struct link_closed_ack { /* CLOSED is in the store: the relay may go */
     uint8_t unused;
 };
 
+struct link_jump_result { /* since version 3. fd: a stream socket that leads there */
+    uint32_t channel;
+    uint8_t is_ok;
+    uint8_t is_passed; /* no relay of ours is at the other end */
+    char text[SESSION_TEXT_MAX];
+};
+
 struct link_door_result { /* since version 3. fds: the master of a terminal, or the ends of stdin,
                              stdout and stderr; none when not ok */
     uint32_t channel;
@@ -417,6 +449,13 @@ struct link_gate_status { /* gate, at changes, at most once a second */
     uint64_t accepted, evicted;
 };
 
+struct link_gate_jump { /* broker, since version 3: fork a relay for the fd, whoever waits */
+    char client_address[64];
+    uint16_t client_port;
+    char device[SESSION_DEVICE_MAX];
+    LINK_BLOB(LINK_TICKET_MAX) pass; /* what the relay says in its HELLO */
+};
+
 /* id, wire number, struct, from ('R' relay, 'B' broker to relay, 'g' gate, 'G' broker to gate) */
 #define LINK_MESSAGES(X)                              \
     X(LINK_HELLO, 1, hello, 'R')                      \
@@ -440,6 +479,8 @@ struct link_gate_status { /* gate, at changes, at most once a second */
     X(LINK_BACK, 28, back, 'R')                       \
     X(LINK_FILES, 29, files, 'R')                     \
     X(LINK_WATCH_CLOSED, 30, watch_closed, 'R')       \
+    X(LINK_JUMP, 20, jump, 'R')                       \
+    X(LINK_JUMP_CLOSED, 21, jump_closed, 'R')         \
     X(LINK_WELCOME, 32, welcome, 'B')                 \
     X(LINK_AUTH_RESULT, 33, auth_result, 'B')         \
     X(LINK_ROUTE_RESULT, 34, route_result, 'B')       \
@@ -458,12 +499,14 @@ struct link_gate_status { /* gate, at changes, at most once a second */
     X(LINK_DOOR_EXIT, 58, door_exit, 'B')             \
     X(LINK_BACK_RESULT, 59, back_result, 'B')         \
     X(LINK_WATCH, 60, watch, 'B')                     \
+    X(LINK_JUMP_RESULT, 47, jump_result, 'B')         \
     X(LINK_GATE_READY, 64, gate_ready, 'g')           \
     X(LINK_GATE_STATUS, 65, gate_status, 'g')         \
     X(LINK_GATE_CONFIG, 80, gate_config, 'G')         \
     X(LINK_GATE_KEY, 81, gate_key, 'G')               \
     X(LINK_GATE_LISTEN, 82, gate_listen, 'G')         \
-    X(LINK_GATE_SETTLED, 83, gate_settled, 'G')
+    X(LINK_GATE_SETTLED, 83, gate_settled, 'G')       \
+    X(LINK_GATE_JUMP, 84, gate_jump, 'G')
 
 enum link_type {
 #define X(id, number, member, from) id = number,
@@ -496,11 +539,16 @@ struct link_message {
         struct link_back back;
         struct link_files files;
         struct link_watch_closed watch_closed;
+        struct link_jump jump;
+        struct link_jump_closed jump_closed;
+        struct link_jump_result jump_result;
         struct link_welcome welcome;
         struct link_auth_result auth_result;
         struct link_route_result route_result;
         struct link_target_list target_list;
         struct link_target_row target_row;
+        struct link_hop hop;
+        struct link_probe probe;
         struct link_host_key_result host_key_result;
         struct link_recording recording;
         struct link_notice_msg notice;
@@ -518,6 +566,7 @@ struct link_message {
         struct link_gate_key gate_key;
         struct link_gate_listen gate_listen;
         struct link_gate_settled gate_settled;
+        struct link_gate_jump gate_jump;
     };
 };
 

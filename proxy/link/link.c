@@ -62,11 +62,13 @@ struct message_row {
 #define U32(at)                  NUMBER(at, FIELD_U32, 4, 1, UINT32_MAX)
 #define U32_MAX(at, max)         NUMBER(at, FIELD_U32, 4, 1, max)
 #define U64_SINCE(at, since)     NUMBER(at, FIELD_U64, 8, since, 0)
+#define U32_SINCE(at, since)     NUMBER(at, FIELD_U32, 4, since, UINT32_MAX)
 #define U64(at)                  U64_SINCE(at, 1)
 #define I64(at)                  NUMBER(at, FIELD_I64, 8, 1, 0)
 #define TEXT_SINCE(at, since)    NUMBER(at, FIELD_TEXT, SIZE_OF(at), since, SIZE_OF(at))
 #define TEXT(at)                 TEXT_SINCE(at, 1)
-#define BLOB(at)                 NUMBER(at, FIELD_BLOB, SIZE_OF(at), 1, SIZE_OF(at.data))
+#define BLOB_SINCE(at, since)    NUMBER(at, FIELD_BLOB, SIZE_OF(at), since, SIZE_OF(at.data))
+#define BLOB(at)                 BLOB_SINCE(at, 1)
 #define POLICY(at)               NUMBER(at, FIELD_POLICY, sizeof(struct policy), 1, 0)
 
 /* What a LINK_BLOB looks like, whatever its capacity. */
@@ -184,11 +186,26 @@ static const struct field fields_watch[] = {
     BOOLEAN(watch.may_type),
     TEXT(watch.who),
 };
+static const struct field fields_jump[] = {U32(jump.channel), TEXT(jump.host), U16(jump.port)};
+static const struct field fields_jump_closed[] = {
+    U32(jump_closed.channel),
+    U8(jump_closed.by, LINK_JUMP_END_COUNT - 1),
+    U64(jump_closed.bytes_in),
+    U64(jump_closed.bytes_out),
+};
+static const struct field fields_jump_result[] = {
+    U32(jump_result.channel),
+    BOOLEAN(jump_result.is_ok),
+    BOOLEAN(jump_result.is_passed),
+    TEXT(jump_result.text),
+};
 static const struct field fields_welcome[] = {
-    U32(welcome.login_grace_s),   U32(welcome.auth_attempts),
-    U32(welcome.key_offers),      U32(welcome.keepalive_interval_s),
-    U32(welcome.keepalive_count), U32(welcome.broker_lost_after_s),
-    TEXT(welcome.separators),     TEXT(welcome.banner),
+    U32(welcome.login_grace_s),    U32(welcome.auth_attempts),
+    U32(welcome.key_offers),       U32(welcome.keepalive_interval_s),
+    U32(welcome.keepalive_count),  U32(welcome.broker_lost_after_s),
+    TEXT(welcome.separators),      TEXT(welcome.banner),
+    TEXT_SINCE(welcome.user, 3),   TEXT_SINCE(welcome.jump_target, 3),
+    BLOB_SINCE(welcome.ticket, 3), U32_SINCE(welcome.jump_idle_s, 3),
 };
 static const struct field fields_auth_result[] = {
     U8(auth_result.result, LINK_AUTH_PARTIAL),
@@ -295,11 +312,17 @@ static const struct field fields_gate_config[] = {
 static const struct field fields_gate_key[] = {BLOB(gate_key.key)};
 static const struct field fields_gate_listen[] = {U32_MAX(gate_listen.count, LINK_FDS_MAX)};
 static const struct field fields_gate_settled[] = {U32(gate_settled.pid)};
+static const struct field fields_gate_jump[] = {
+    TEXT(gate_jump.client_address),
+    U16(gate_jump.client_port),
+    TEXT(gate_jump.device),
+    BLOB(gate_jump.pass),
+};
 
 #define HAS_SECRET(id)                                                               \
     ((id) == LINK_HELLO || (id) == LINK_AUTH_PASSWORD || (id) == LINK_AUTH_RESULT || \
      (id) == LINK_ROUTE_RESULT || (id) == LINK_BACK_RESULT || (id) == LINK_HOP ||    \
-     (id) == LINK_GATE_KEY)
+     (id) == LINK_GATE_KEY || (id) == LINK_WELCOME || (id) == LINK_GATE_JUMP)
 
 /* Indexed by the number on the wire; rows without a name are not messages. */
 static const struct message_row messages[] = {
