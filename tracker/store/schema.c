@@ -154,6 +154,23 @@ const struct schema_step schema_steps[] = {
         " text TEXT NOT NULL"
         ") STRICT;"
         "CREATE INDEX events_at ON events (at_wall_us);"},
+    {2, /* how users log in: second factors, PAM, certificates; '' is "as the role says" */
+     "ALTER TABLE targets ADD COLUMN via TEXT NOT NULL DEFAULT '';" /* a target's name */
+     "ALTER TABLE targets ADD COLUMN certificate TEXT NOT NULL DEFAULT '';" /* of its key */
+     "ALTER TABLE users ADD COLUMN second_factor TEXT NOT NULL DEFAULT '';"
+     "ALTER TABLE users ADD COLUMN auth_source TEXT NOT NULL DEFAULT 'local';"
+     "ALTER TABLE users ADD COLUMN cert_principals TEXT NOT NULL DEFAULT '';"
+     "ALTER TABLE users ADD COLUMN totp_wall_us INTEGER NOT NULL DEFAULT 0;" /* enrolled then */
+     "ALTER TABLE users ADD COLUMN totp_step INTEGER NOT NULL DEFAULT 0;"    /* the last one used */
+     "ALTER TABLE roles ADD COLUMN second_factor TEXT NOT NULL DEFAULT '';"
+     "CREATE TABLE recovery_codes ("
+     " user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,"
+     " hash BLOB NOT NULL,"
+     " PRIMARY KEY (user_id, hash)"
+     ") STRICT, WITHOUT ROWID;"
+     "CREATE TRIGGER users_secrets AFTER DELETE ON users BEGIN"
+     " DELETE FROM secrets WHERE table_name = 'users' AND row_id = old.id;"
+     " END;"},
 };
 const size_t schema_step_count = sizeof(schema_steps) / sizeof(schema_steps[0]);
 
