@@ -130,6 +130,36 @@ static void close_client(struct relay *r)
     r->client_fd = -1;
 }
 
+/* At most so many rows a message and one message now and then; at the end all that is there. */
+static void flush_files(struct relay *r, bool is_end)
+{
+    struct link_message *m;
+    int64_t now_ms;
+
+    if (files_is_empty(&r->files) || r->phase == LINK_PHASE_ENDED)
+        return;
+    now_ms = clock_mono_ms();
+    if (!is_end && (now_ms < r->files.next_ms || r->uplink.state != UPLINK_UP ||
+                    r->uplink.is_full || r->uplink.version < LINK_FILES_SINCE))
+        return;
+    do {
+        m = uplink_begin(LINK_FILES);
+        if (!files_take(&r->files, is_end ? SIZE_MAX : FILES_BATCH_ROWS, &m->files))
+            break;
+        uplink_put(r, OUTBOX_KEPT);
+    } while (is_end);
+    r->files.next_ms = now_ms + FILES_EVERY_MS;
+}
+
+/* When the next batch may go; `due` when nothing waits for that alone. */
+static int64_t files_due(const struct relay *r, int64_t due)
+{
+    if (files_is_empty(&r->files) || r->uplink.state != UPLINK_UP || r->uplink.is_full ||
+        r->phase == LINK_PHASE_ENDED || r->uplink.version < LINK_FILES_SINCE)
+        return due;
+    return due == ALONE_NEVER || r->files.next_ms < due ? r->files.next_ms : due;
+}
+
 static void queue_closed(struct relay *r)
 {
     struct link_closed *c = &uplink_begin(LINK_CLOSED)->closed;
@@ -155,6 +185,7 @@ static void close_connection(struct relay *r)
     close_client(r);
     log_debug("over: %s by %s: %s", end_reason_name(r->ending.reason), r->ending.author,
               r->ending.text);
+    flush_files(r, true);
     queue_closed(r);
     relay_enter(r, LINK_PHASE_ENDED);
 }
@@ -360,8 +391,9 @@ static void turn(struct relay *r)
         look_at_clock(r);
         if (r->is_finishing && r->phase != LINK_PHASE_ENDED)
             close_connection(r);
+        flush_files(r, false);
         uplink_flush(r);
-        due = look_at_clock(r); /* again: the link may have broken just now */
+        due = files_due(r, look_at_clock(r)); /* again: the link may have broken just now */
     } while (r->is_finishing && r->phase != LINK_PHASE_ENDED);
     arm_timer(r, due);
 }
@@ -409,6 +441,7 @@ static struct relay *relay_create(const struct relay_protocol *protocol,
     r->timer_ms = ALONE_NEVER;
     policy_defaults(&r->policy);
     outbox_init(&r->outbox);
+    files_init(&r->files);
     name_client(r);
     log_set_prefix("%s %s:%u", protocol->name, r->client_address, r->client_port);
     event_assign(&r->timer, r->base, -1, 0, timer_cb, r);
@@ -431,6 +464,7 @@ static void relay_destroy(struct relay *r)
     if (r->page_fd >= 0)
         close(r->page_fd);
     outbox_finish(&r->outbox);
+    files_finish(&r->files);
     free(r->rows);
     event_base_free(r->base);
     memory_wipe(&r->ticket, sizeof(r->ticket));

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <sallyport/file_row.h>
 #include <sallyport/link.h>
 #include <sallyport/policy.h>
 
@@ -70,6 +71,8 @@ void relay_frame(struct relay *r, const struct link_frame *frame);
 void relay_recording_state(struct relay *r, uint32_t channel, enum recording_state state,
                            const char *text);
 void relay_event(struct relay *r, const char *kind, const char *text);
+/* What was done to a file; goes in batches, see files.h. */
+void relay_file(struct relay *r, const struct file_row *row);
 
 /* Count bytes into the page; is_activity as the policy and the channel's kind say. Cheap enough
  * for every packet. bytes 0 only stamps. */

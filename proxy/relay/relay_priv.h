@@ -11,6 +11,7 @@
 #include <sallyport/link.h>
 
 #include "proxy/relay/alone.h"
+#include "proxy/relay/files.h"
 #include "proxy/relay/outbox.h"
 #include "proxy/relay/relay.h"
 
@@ -48,6 +49,7 @@ struct relay {
     /* the broker */
     struct uplink uplink;
     struct outbox outbox;
+    struct files files; /* rows that wait for their batch */
     int listen_fd;
     struct event listen_readable;
     uint32_t broker_uid;

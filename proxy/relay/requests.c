@@ -139,6 +139,11 @@ void relay_event(struct relay *r, const char *kind, const char *text)
     uplink_put(r, OUTBOX_EVENT);
 }
 
+void relay_file(struct relay *r, const struct file_row *row)
+{
+    files_add(&r->files, row); /* the turn that follows sends it, or sets the timer */
+}
+
 /* A broker that is away reads the page when it is back. */
 static void say_resumed(struct relay *r, int64_t now_ms)
 {

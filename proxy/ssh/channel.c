@@ -310,6 +310,7 @@ static void tell_closed(struct channel *c)
         .bytes_in = c->bytes_in,
         .bytes_out = c->bytes_out,
         .exit_status = c->has_status ? c->exit_status : UINT32_MAX,
+        .duration_ms = (uint64_t)(clock_mono_ms() - c->started_ms),
     };
 
     text_copy(told.command, sizeof(told.command), c->command ? c->command : "");
@@ -329,6 +330,7 @@ static void channel_destroy(struct channel *c)
     if (c->is_holding)
         relay_hold(s->relay, -1);
     record_close(c);
+    audit_close(c);
     if (c->is_told)
         tell_closed(c);
     request_clear(c); /* before their channel */

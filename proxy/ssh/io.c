@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define IO_BUFFER 65536u
+#define IO_BUFFER 262144u
 #define IO_SLOTS  4
 
 static struct io slots[IO_SLOTS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
@@ -50,6 +50,11 @@ void io_detach(struct io *io)
 void io_readable(struct io *io)
 {
     io->is_drained = false;
+}
+
+void io_cork(struct io *io, bool is_corked)
+{
+    io->is_corked = is_corked;
 }
 
 void io_writable(struct io *io)
@@ -109,7 +114,7 @@ static short ready_events(struct io *io, short events)
 
     if ((events & POLLIN) && io->may_read && fill(io))
         ready = POLLIN;
-    if ((events & POLLOUT) && !io->is_blocked)
+    if ((events & POLLOUT) && !io->is_blocked && !io->is_corked)
         ready = (short)(ready | POLLOUT);
     return ready;
 }
@@ -171,6 +176,8 @@ ssize_t send(int fd, const void *data, size_t len, int flags)
 
     if (!io)
         return sendto(fd, data, len, flags, NULL, 0);
+    if (io->is_corked)
+        return 0;
     do {
         n = sendto(fd, data, len, flags | MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
     } while (n < 0 && errno == EINTR);

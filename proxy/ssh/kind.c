@@ -10,17 +10,18 @@
 
 struct transfer {
     const char *program;
-    const char *letters; /* one of them in a cluster of short options: "-rt" */
-    const char *option;  /* or this word */
+    const char *letters;           /* one of them in a cluster of short options: "-rt" */
+    const char *option;            /* or this word */
+    enum file_operation operation; /* FILE_OPERATION_COUNT: it speaks SFTP */
 };
 
 static const struct transfer transfers[] = {
-    {"scp", "tf", NULL},
-    {"rsync", NULL, "--server"},
-    {"git-upload-pack", NULL, NULL},
-    {"git-receive-pack", NULL, NULL},
-    {"git-upload-archive", NULL, NULL},
-    {"sftp-server", NULL, NULL},
+    {"scp", "tf", NULL, FILE_SCP},
+    {"rsync", NULL, "--server", FILE_RSYNC},
+    {"git-upload-pack", NULL, NULL, FILE_GIT},
+    {"git-receive-pack", NULL, NULL, FILE_GIT},
+    {"git-upload-archive", NULL, NULL, FILE_GIT},
+    {"sftp-server", NULL, NULL, FILE_OPERATION_COUNT},
 };
 
 /* The next blank-separated word, or NULL; quotes do not matter for what is asked here. */
@@ -91,14 +92,36 @@ static bool has_shell_syntax(const char *command)
     return strpbrk(command, ";&|<>`\n\r(){}") || strstr(command, "$(");
 }
 
-enum link_channel_kind kind_of_command(const char *command)
+static const struct transfer *transfer_of(const char *command)
 {
     const struct transfer *t;
     const char *at = command, *word;
     size_t len;
 
     if (has_shell_syntax(command) || !(word = next_word(&at, &len)))
-        return CHANNEL_EXEC;
+        return NULL;
     t = find_transfer(word, len);
-    return t && is_server(t, at) ? CHANNEL_TRANSFER : CHANNEL_EXEC;
+    return t && is_server(t, at) ? t : NULL;
+}
+
+enum link_channel_kind kind_of_command(const char *command)
+{
+    return transfer_of(command) ? CHANNEL_TRANSFER : CHANNEL_EXEC;
+}
+
+bool kind_is_sftp_server(const char *command)
+{
+    const struct transfer *t = transfer_of(command);
+
+    return t && t->operation == FILE_OPERATION_COUNT;
+}
+
+bool kind_transfer_operation(const char *command, enum file_operation *operation)
+{
+    const struct transfer *t = transfer_of(command);
+
+    if (!t || t->operation == FILE_OPERATION_COUNT)
+        return false;
+    *operation = t->operation;
+    return true;
 }

@@ -5,10 +5,18 @@
 #ifndef SSH_KIND_H
 #define SSH_KIND_H
 
+#include <stdbool.h>
+
+#include <sallyport/file_row.h>
 #include <sallyport/link.h>
 
 /* CHANNEL_TRANSFER for scp -t/-f, rsync --server, git's three and sftp-server; CHANNEL_EXEC for the
  * rest. The command must be that program alone: a ';', a '&' and the like make it a command. */
 enum link_channel_kind kind_of_command(const char *command);
+
+/* A CHANNEL_TRANSFER that speaks SFTP, as a client's `-s /path/to/sftp-server` makes it. */
+bool kind_is_sftp_server(const char *command);
+/* What the audit calls one of the others; false when it is none. */
+bool kind_transfer_operation(const char *command, enum file_operation *operation);
 
 #endif

@@ -18,7 +18,7 @@
 #include "proxy/ssh/algorithms.h"
 
 #define DRIVE_STEPS \
-    32 /* times 4 KiB: what fits the cache, and one busy leg does not starve the other */
+    64 /* times 4 KiB: what fits the cache, and one busy leg does not starve the other */
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
@@ -169,6 +169,12 @@ static void step_handshake(struct leg *leg)
         leg->state = LEG_UP;
 }
 
+void leg_cork(struct leg *leg)
+{
+    if (leg_is_alive(leg))
+        io_cork(leg->io, true);
+}
+
 void leg_drive(struct leg *leg)
 {
     int rc = SSH_OK;
@@ -200,6 +206,8 @@ void leg_settle(struct leg *leg)
     if (!leg_is_alive(leg))
         return;
     check_alive(leg);
+    if (leg_is_alive(leg) && leg->io)
+        io_cork(leg->io, false);
     if (leg_is_alive(leg) && leg->poll)
         flush(leg);
     if (!leg_is_alive(leg))

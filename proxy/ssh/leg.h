@@ -64,6 +64,9 @@ MUST_CHECK int leg_open_client(struct leg *leg, const char *host_key_type, int f
 
 /* Read and dispatch what is there, up to a budget, and go on with the handshake. */
 void leg_drive(struct leg *leg);
+/* A turn begins: what is written stays with libssh until leg_settle(). A send() a packet would wake
+ * the peer, and cost a system call, four to eight times as often. */
+void leg_cork(struct leg *leg);
 /* After anything was written: send what the socket takes, and arm events. */
 void leg_settle(struct leg *leg);
 

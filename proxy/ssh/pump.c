@@ -234,6 +234,7 @@ static void account(struct channel *c, bool is_input, const void *data, uint32_t
         c->bytes_in += len;
         relay_input(c->session->relay, len, counts_as_activity(c, true));
         record_input(c, data, len);
+        audit_bytes(c, true, data, len);
         if (c->needs_redraw)
             notice_user_key(c, clock_mono_ms());
         return;
@@ -243,6 +244,8 @@ static void account(struct channel *c, bool is_input, const void *data, uint32_t
     if (c->has_pty)
         terminal_output(&c->terminal, data, len);
     record_output(c, data, len, stream == 1);
+    if (stream == 0)
+        audit_bytes(c, false, data, len);
 }
 
 /* Pass on what one spool holds; true when bytes moved. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sallyport/clock.h>
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
@@ -355,6 +356,9 @@ static void started(struct channel *c, bool is_ok)
 {
     c->has_started = is_ok;
     c->is_told = is_ok;
+    c->started_ms = clock_mono_ms();
+    if (is_ok)
+        audit_start(c);
     tell(c, is_ok ? LINK_CHANNEL_OPENED : LINK_CHANNEL_REFUSED);
 }
 

@@ -340,6 +340,8 @@ static void take_turn(struct session *s)
     if (s->is_in_turn || s->phase == PHASE_OVER)
         return;
     s->is_in_turn = true;
+    leg_cork(&s->user);
+    leg_cork(&s->target);
     drive_user(s);
     leg_drive(&s->target);
     user_step(s, now_ms);

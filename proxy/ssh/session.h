@@ -25,6 +25,7 @@
 struct channel;
 struct menu;
 struct recording_writer;
+struct sftp_audit;
 
 #define SENTENCE_MAX      512
 #define SPOOL_MAX         (256u * 1024u)
@@ -112,6 +113,8 @@ struct channel {
     bool exit_core;
 
     uint64_t bytes_in, bytes_out;
+    int64_t started_ms;       /* when something began to run */
+    struct sftp_audit *audit; /* owned; NULL when it carries no SFTP */
 
     enum record_state record;
     struct recording_writer *writer;
@@ -255,6 +258,11 @@ void record_resize(struct channel *c);
 void record_notice(struct channel *c, const char *text);
 void record_tick(struct channel *c, int64_t now_ms);
 void record_close(struct channel *c);
+
+/* ---- audit.c: file transfers ---- */
+void audit_start(struct channel *c); /* something runs */
+void audit_bytes(struct channel *c, bool is_input, const void *data, size_t len);
+void audit_close(struct channel *c);
 
 /* ---- notice.c ---- */
 void notice_add(struct session *s, const char *text);
