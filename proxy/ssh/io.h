@@ -1,8 +1,8 @@
 /*
- * Sockets below libssh: 256 KiB reads, one send() a turn, no poll() system calls, and no EAGAIN that
- * libssh would take for a broken connection. Stock libssh reads 4 KiB a poll() and recv() pair,
- * which costs a relay a third of its CPU. The program defines recv(), send() and poll(), so that
- * libssh.so resolves to these; descriptors that were not attached go straight to the system.
+ * Sockets below libssh: 256 KiB reads, one send() a turn, no poll() system calls, and no EAGAIN
+ * that libssh would take for a broken connection. Stock libssh reads 4 KiB a poll() and recv()
+ * pair, which costs a relay a third of its CPU. The program defines recv(), send() and poll(), so
+ * that libssh.so resolves to these; descriptors that were not attached go straight to the system.
  *
  * A buffer exists only while it holds bytes, so that an idle relay holds none. One thread.
  */
