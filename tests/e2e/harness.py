@@ -210,6 +210,9 @@ PrintMotd no
 PrintLastLog no
 AcceptEnv LANG LC_* SP_*
 Subsystem sftp internal-sftp
+# bash believes that it is not the first shell and leaves the account's .bashrc alone: what that
+# writes to stderr would be counted, and the time that it takes with it
+SetEnv SHLVL=1
 %s
 """ % (self.port, self.host_key, self.authorized, self.extra))
 
