@@ -93,13 +93,13 @@ def test_command_without_terminal(proxy, client, scratch):
 
 
 def test_command_over_the_cap(proxy, client, scratch):
-    """16 MiB of a command's output are kept, the rest is counted, and all of it arrives."""
+    """4 MiB of a command's output are kept, the rest is counted, and all of it arrives."""
     r = client.ssh("yes 0123456789abcde | head -c 20000000; echo to-err >&2")
     assert r.returncode == 0 and len(r.stdout) == 20000000 and "to-err" in r.stderr
     row = ended(proxy)
     assert row["recording"] == "ok" and row["bytesOut"] >= 20000000
     _, _, events = export(proxy, row["id"], scratch)
-    assert 15 << 20 < len(output(events)) <= 16 << 20
+    assert 3 << 20 < len(output(events)) <= 4 << 20
     assert any(e[1] == "m" and "over the cap" in e[2] for e in events)
 
 

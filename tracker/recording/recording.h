@@ -20,7 +20,7 @@
 
 #define RECORDING_FRAME_BYTES (256 * 1024)
 #define RECORDING_FRAME_MS    1000
-#define RECORDING_EXEC_CAP    (16 * 1024 * 1024) /* output of a command without a pty */
+#define RECORDING_EXEC_CAP    (4 * 1024 * 1024) /* output of a command without a pty */
 #define RECORDING_CHAIN_LEN   32
 
 struct recording_writer;

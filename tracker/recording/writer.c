@@ -24,12 +24,14 @@
 
 #include <sallyport/clock.h>
 
-#define SIDE_BYTES (128 * 1024)
-#define OUT_BYTES  (ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES) + SIDE_BYTES + 2048)
-#define LEVEL      1
-#define WINDOW_LOG 16
-#define CHUNK_MIN  2048 /* less room than for this much data: close the frame */
-#define CAP_NOTICE "output over the cap is not recorded"
+#define SIDE_BYTES  (128 * 1024)
+#define OUT_BYTES   (ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES) + SIDE_BYTES + 2048)
+#define LEVEL       1
+#define FLOOD_MS    100 /* a frame that fills faster than this is compressed in haste */
+#define FLOOD_LEVEL (-1)
+#define WINDOW_LOG  16
+#define CHUNK_MIN   2048 /* less room than for this much data: close the frame */
+#define CAP_NOTICE  "output over the cap is not recorded"
 
 enum stream_id { STREAM_OUTPUT, STREAM_STDERR, STREAM_INPUT, STREAM_COUNT };
 
@@ -304,7 +306,6 @@ static ZSTD_CCtx *make_compressor(struct frame_memory *m, size_t m_len)
 
     /* a static compressor begins without its defaults, content size among them */
     if (!c || ZSTD_isError(ZSTD_CCtx_reset(c, ZSTD_reset_session_and_parameters)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, LEVEL)) ||
         ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_windowLog, (int)p.windowLog)) ||
         ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_hashLog, (int)p.hashLog)) ||
         ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_chainLog, (int)p.chainLog)))
@@ -312,12 +313,22 @@ static ZSTD_CCtx *make_compressor(struct frame_memory *m, size_t m_len)
     return c;
 }
 
+/* Nobody reads text that comes so fast; what counts is that it comes. */
+static bool is_flood(const struct recording_writer *w)
+{
+    return w->plain_len > RECORDING_FRAME_BYTES / 2 &&
+           w->start_ms + w->last_ms - w->opened_ms < FLOOD_MS;
+}
+
 /* Compress the text of the frame to `to`; NULL: failed. */
 static uint8_t *put_frame(struct recording_writer *w, uint8_t *to)
 {
+    int level = is_flood(w) ? FLOOD_LEVEL : LEVEL;
     size_t n;
 
     if (!w->compressor && !(w->compressor = make_compressor(w->m, w->m_len)))
+        return NULL;
+    if (ZSTD_isError(ZSTD_CCtx_setParameter(w->compressor, ZSTD_c_compressionLevel, level)))
         return NULL;
     n = ZSTD_compress2(w->compressor, to, ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES), w->m->plain,
                        w->plain_len);
