@@ -76,7 +76,8 @@
     "SELECT t.id, t.name, t.protocol, t.address, t.account, t.auth, "                    \
     "EXISTS (SELECT 1 FROM secrets x WHERE x.table_name = 'targets' "                    \
     "AND x.column_name = 'secret' AND x.row_id = t.id), t.accept_new, t.host_key_type, " \
-    "t.host_key, t.host_key_fingerprint, t.policy, t.created_wall_us FROM targets t "
+    "t.host_key, t.host_key_fingerprint, t.policy, t.created_wall_us, t.via, "           \
+    "t.certificate FROM targets t "
 
 /* A user's own grant before a role's, a named target before "*", a named account before "*",
  * then the newest. */
@@ -86,7 +87,8 @@
     "SELECT session_id, channel, path, started_wall_us, frames, file_len, chain, state, " \
     "is_closed FROM recordings "
 
-#define EVENT_SELECT "SELECT id, at_wall_us, kind, user, source, session_id, text FROM events "
+#define EVENT_SELECT \
+    "SELECT id, at_wall_us, kind, user, source, session_id, text, detail FROM events "
 
 #define STATEMENTS(X)                                                                              \
     /* transactions */                                                                             \
@@ -123,18 +125,19 @@
       "DELETE FROM user_keys WHERE user_id = ?1 AND (id = ?2 OR fingerprint = ?3)")                \
     X(SQL_KEY_CHECK, "SELECT 1 FROM user_keys k JOIN users u ON u.id = k.user_id "                 \
                      "WHERE u.name = ?1 AND u.is_locked = 0 AND k.blob = ?2")                      \
-    /* targets; ?1 name .. ?11 as TARGET_PARAMS in targets.c */                                    \
+    /* targets; ?1 name .. ?13 as bind_target() in targets.c */                                    \
     X(SQL_TARGET_ADD,                                                                              \
       "INSERT INTO targets (name, protocol, address, account, auth, accept_new, host_key_type, "   \
-      "host_key, host_key_fingerprint, policy, created_wall_us) "                                  \
-      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")                                     \
+      "host_key, host_key_fingerprint, policy, via, certificate, created_wall_us) "                \
+      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)")                           \
     X(SQL_TARGET_SET,                                                                              \
       "UPDATE targets SET protocol = ?2, address = ?3, account = ?4, auth = ?5, "                  \
       "accept_new = ?6, host_key_type = ?7, host_key = ?8, host_key_fingerprint = ?9, "            \
-      "policy = ?10 WHERE name = ?1")                                                              \
+      "policy = ?10, via = ?11, certificate = ?12 WHERE name = ?1")                                \
     X(SQL_TARGET_GET, TARGET_SELECT "WHERE t.name = ?1")                                           \
     X(SQL_TARGET_ID, "SELECT id FROM targets WHERE name = ?1")                                     \
     X(SQL_TARGETS, TARGET_SELECT "ORDER BY t.name")                                                \
+    X(SQL_TARGET_BEHIND, "SELECT name FROM targets WHERE via = ?1 ORDER BY name LIMIT 1")          \
     X(SQL_TARGET_REMOVE, "DELETE FROM targets WHERE id = ?1")                                      \
     X(SQL_TARGET_PIN,                                                                              \
       "UPDATE targets SET host_key_type = ?2, host_key = ?3, host_key_fingerprint = ?4 "           \
@@ -206,13 +209,17 @@
     X(SQL_RECORDINGS, RECORDING_SELECT "ORDER BY session_id DESC, channel DESC")                   \
     X(SQL_RECORDINGS_OF, RECORDING_SELECT "WHERE session_id = ?1 ORDER BY channel DESC")           \
     /* events */                                                                                   \
-    X(SQL_EVENT_ADD, "INSERT INTO events (at_wall_us, kind, user, source, session_id, text) "      \
-                     "VALUES (?1, ?2, ?3, ?4, ?5, ?6)")                                            \
+    X(SQL_EVENT_ADD,                                                                               \
+      "INSERT INTO events (at_wall_us, kind, user, source, session_id, text, detail) "             \
+      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")                                                       \
     /* ?1 after id, ?2 since, ?3 limit. The first is for following: ids only. */                   \
     X(SQL_EVENTS_AFTER, EVENT_SELECT "WHERE id > ?1 AND at_wall_us >= ?2 ORDER BY id LIMIT ?3")    \
     X(SQL_EVENTS_SINCE,                                                                            \
       EVENT_SELECT "WHERE id >= (SELECT min(+id) FROM events WHERE at_wall_us >= ?2) "             \
-                   "AND id > ?1 AND at_wall_us >= ?2 ORDER BY id LIMIT ?3")
+                   "AND id > ?1 AND at_wall_us >= ?2 ORDER BY id LIMIT ?3")                        \
+    /* ?1 session, ?2 after id, ?3 limit */                                                        \
+    X(SQL_EVENTS_OF, EVENT_SELECT                                                                  \
+      "WHERE session_id = ?1 AND session_id <> 0 AND id > ?2 ORDER BY id LIMIT ?3")
 
 enum statement {
 #define X(id, sql) id,

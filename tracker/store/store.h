@@ -31,6 +31,7 @@ struct store;
 
 #define STORE_SCHEMA_VERSION  2
 #define STORE_POLICY_TEXT_MAX 512
+#define STORE_DETAIL_MAX      2048
 #define STORE_HASH_MAX        384 /* CRYPT_OUTPUT_SIZE */
 
 enum store_open_result {
@@ -147,6 +148,8 @@ struct store_target {
     char host_key_fingerprint[64];
     char policy[STORE_POLICY_TEXT_MAX];
     int64_t created_wall_us;
+    char via[NAME_MAX_LEN + 1];         /* the target that is logged in to first; "" none */
+    char certificate[LINK_KEY_MAX + 1]; /* of the private key, "TYPE BASE64"; "" none */
 };
 typedef bool (*store_target_fn)(const struct store_target *t, void *arg);
 
@@ -158,6 +161,7 @@ MUST_CHECK int store_target_set(struct store *s, const struct store_target *t,
                                 const struct secret *secret);
 MUST_CHECK int store_target_get(struct store *s, const char *name, struct store_target *out);
 MUST_CHECK int store_targets(struct store *s, store_target_fn fn, void *arg);
+/* ERR_BUSY while it is on the way to another one. */
 MUST_CHECK int store_target_remove(struct store *s, const char *name);
 /* Decrypts; the caller wipes. ERR_CRYPTO when the key is missing or the row was moved. */
 MUST_CHECK int store_target_secret(struct store *s, const char *name, struct secret *out);
@@ -261,11 +265,15 @@ struct store_event {
     char source[80];     /* client address, or "local uid N" */
     uint64_t session_id; /* 0: none */
     char text[512];
+    char detail[STORE_DETAIL_MAX]; /* the same as a JSON object, for programs; "" for none */
 };
 typedef bool (*store_event_fn)(const struct store_event *e, void *arg);
 void store_event_add(struct store *s, const struct store_event *e); /* queued; id is ignored */
 /* Oldest first; after_id for following. */
 MUST_CHECK int store_events(struct store *s, int64_t since_wall_us, uint64_t after_id,
                             uint32_t limit, store_event_fn fn, void *arg);
+/* The same of one session, oldest first. */
+MUST_CHECK int store_events_of(struct store *s, uint64_t session_id, uint64_t after_id,
+                               uint32_t limit, store_event_fn fn, void *arg);
 
 #endif

@@ -13,10 +13,9 @@
 
 /* By enum link_target_auth; the names of CONTRACT's --auth. */
 static const char *const auth_names[] = {
-    [TARGET_AUTH_NONE] = "none",
-    [TARGET_AUTH_PASSWORD] = "password",
-    [TARGET_AUTH_KEY] = "key",
-    [TARGET_AUTH_PASSTHROUGH] = "passthrough",
+    [TARGET_AUTH_NONE] = "none",   [TARGET_AUTH_PASSWORD] = "password",
+    [TARGET_AUTH_KEY] = "key",     [TARGET_AUTH_PASSTHROUGH] = "passthrough",
+    [TARGET_AUTH_AGENT] = "agent",
 };
 #define AUTH_COUNT (sizeof(auth_names) / sizeof(auth_names[0]))
 
@@ -47,6 +46,8 @@ static int read_target(struct store *s, const struct query *q, struct store_targ
     row_text(q, 10, t->host_key_fingerprint, sizeof(t->host_key_fingerprint));
     row_text(q, 11, t->policy, sizeof(t->policy));
     t->created_wall_us = row_int(q, 12);
+    row_text(q, 13, t->via, sizeof(t->via));
+    row_text(q, 14, t->certificate, sizeof(t->certificate));
 
     value = protocol_from_name(protocol);
     t->protocol = (enum protocol)value;
@@ -94,10 +95,12 @@ static const char *complaint(const struct store_target *t, const struct secret *
         return "a host key needs its type, its bytes and its fingerprint";
     if (secret && secret->len > SECRET_MAX)
         return "the secret is too long";
+    if (t->via[0] && (!text_is_name(t->via) || strcmp(t->via, t->name) == 0))
+        return "via is the name of another target";
     return NULL;
 }
 
-/* Parameters 1 to 10 of SQL_TARGET_ADD and SQL_TARGET_SET. */
+/* Parameters 1 to 12 of SQL_TARGET_ADD and SQL_TARGET_SET. */
 static void bind_target(struct query *q, const struct store_target *t, const char *policy)
 {
     query_text(q, 1, t->name);
@@ -110,6 +113,8 @@ static void bind_target(struct query *q, const struct store_target *t, const cha
     query_bytes(q, 8, t->host_key, t->host_key_len);
     query_text(q, 9, t->host_key_fingerprint);
     query_text(q, 10, policy);
+    query_text(q, 11, t->via);
+    query_text(q, 12, t->certificate);
 }
 
 int store_target_id(struct store *s, const char *name, uint64_t *id)
@@ -148,7 +153,7 @@ static int insert_target(struct store *s, const struct store_target *t, const ch
     int r;
 
     bind_target(&q, t, policy);
-    query_int(&q, 11, clock_wall_us());
+    query_int(&q, 13, clock_wall_us());
     r = query_run(&q, NULL);
     if (r == ERR_EXISTS)
         return store_fail(s, r, "there is a target \"%s\" already", t->name);
@@ -202,12 +207,31 @@ int store_target_set(struct store *s, const struct store_target *t, const struct
     return r ? r : store_finish(s, update_target(s, t, policy, secret));
 }
 
+/* Nobody would reach what lies behind it any more. */
+static int check_nothing_behind(struct store *s, const char *name)
+{
+    struct query q = query_start(s, SQL_TARGET_BEHIND);
+    char behind[NAME_MAX_LEN + 1];
+    int r;
+
+    query_text(&q, 1, name);
+    r = query_next(&q);
+    if (r <= 0)
+        return r;
+    row_text(&q, 0, behind, sizeof(behind));
+    query_end(&q);
+    return store_fail(s, ERR_BUSY, "target \"%s\" is on the way to \"%s\": change its via first",
+                      name, behind);
+}
+
 static int delete_target(struct store *s, const char *name)
 {
     struct query q;
     uint64_t id;
     int r = store_target_id(s, name, &id);
 
+    if (r == 0)
+        r = check_nothing_behind(s, name);
     if (r)
         return r;
     r = secret_remove(s, SECRET_PLACE, id);
