@@ -111,11 +111,14 @@ void control_do_recording_ls(struct request *r)
 
 static json_t *event_json(const struct store_event *e)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", control_json_id(e->id), "time",
-                     control_json_time(e->at_wall_us), "kind", control_json_text(e->kind), "user",
-                     control_json_text_or_null(e->user), "source",
-                     control_json_text_or_null(e->source), "session",
-                     control_json_id(e->session_id), "text", control_json_text(e->text));
+    json_t *detail = e->detail[0] ? json_loads(e->detail, 0, NULL) : NULL;
+    json_t *event = json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", control_json_id(e->id), "time",
+        control_json_time(e->at_wall_us), "kind", control_json_text(e->kind), "user",
+        control_json_text_or_null(e->user), "source", control_json_text_or_null(e->source),
+        "session", control_json_id(e->session_id), "text", control_json_text(e->text));
+    json_object_set_new(event, "detail", detail ? detail : json_null());
+    return event;
 }
 
 static bool event_fits(const struct event_filter *f, const struct store_event *e)

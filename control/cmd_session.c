@@ -478,6 +478,12 @@ void control_do_session_show(struct request *r)
         return;
     }
     data = control_session_json(&info);
+    result = control_activity_put(r, id, data);
+    if (result < 0) {
+        json_decref(data);
+        control_reply_store(r, result, "session %llu", (unsigned long long)id);
+        return;
+    }
     if (r->caller.access >= ACCESS_AUDIT) {
         recordings = control_recordings_json(r, id, 1000, &f);
         if (recordings)

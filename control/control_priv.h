@@ -196,6 +196,8 @@ void control_session_changed(const struct session_info *info, bool is_end, void 
 /* cmd_record.c: the recordings of a session (0: the newest `limit` of all), NULL with *f. */
 json_t *control_recordings_json(struct request *r, uint64_t session_id, size_t limit,
                                 struct failure *f);
+/* activity.c: `commands` and `files` of a session; 0 or an error of the store. */
+int control_activity_put(struct request *r, uint64_t session_id, json_t *data);
 /* cmd_record.c: deliver new events to followers of a client. */
 void control_follow_events(struct control *c, struct subscription *s);
 

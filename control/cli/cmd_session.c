@@ -188,6 +188,57 @@ int cmd_session_ls(struct cli *cli)
 
 /* ---- show, stats, message ---- */
 
+/* Commands and files, each as a table under its head; nothing when there were none. */
+static void show_list(struct cli *cli, const struct columns *columns, json_t *rows, json_t *total,
+                      const char *head)
+{
+    json_int_t all = json_integer_value(total);
+    size_t shown = json_array_size(rows);
+
+    if (shown == 0)
+        return;
+    if (all > (json_int_t)shown)
+        printf("\n%s (the newest %zu of %lld):\n", head, shown, (long long)all);
+    else
+        printf("\n%s:\n", head);
+    output_table(cli, stdout, columns, rows, false);
+}
+
+/* What two fields of a command say in one cell. */
+static void merge_command(json_t *row)
+{
+    json_t *ms = json_object_get(row, "durationMs");
+    json_t *status = json_object_get(row, "exitStatus"), *name = json_object_get(row, "exitSignal");
+    char text[DURATION_TEXT_MAX + 64];
+
+    if (json_is_string(name)) {
+        snprintf(text, sizeof(text), "SIG%.32s", json_string_value(name));
+        json_object_set_new(row, "exit", json_string(text));
+    } else if (json_is_integer(status)) {
+        snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(status));
+        json_object_set_new(row, "exit", json_string(text));
+    }
+    if (json_is_integer(ms) && json_integer_value(ms) < 10000)
+        snprintf(text, sizeof(text), "%.3fs", (double)json_integer_value(ms) / 1000);
+    else
+        text_duration(text, sizeof(text), (uint64_t)json_integer_value(ms) / 1000);
+    json_object_set_new(row, "lasted", json_string(json_is_integer(ms) ? text : "runs"));
+}
+
+static void show_activity(struct cli *cli, const json_t *session)
+{
+    json_t *row;
+    size_t i;
+
+    json_array_foreach(json_object_get(session, "commands"), i, row) merge_command(row);
+    json_array_foreach(json_object_get(session, "files"), i, row) json_object_set(
+        row, "to", json_object_get(row, json_object_get(row, "set") ? "set" : "path2"));
+    show_list(cli, &command_columns, json_object_get(session, "commands"),
+              json_object_get(session, "commandsTotal"), "Commands");
+    show_list(cli, &file_columns, json_object_get(session, "files"),
+              json_object_get(session, "filesTotal"), "Files");
+}
+
 int cmd_session_show(struct cli *cli)
 {
     const char *id = cli_operand(cli, 0);
@@ -200,6 +251,8 @@ int cmd_session_show(struct cli *cli)
     if (rc != CLI_DONE)
         return rc;
     rc = output_object(cli, &session_columns, session);
+    if (rc == CLI_DONE && (cli->format == FORMAT_TABLE || cli->format == FORMAT_WIDE))
+        show_activity(cli, session);
     json_decref(session);
     return rc;
 }

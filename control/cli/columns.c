@@ -134,6 +134,33 @@ static const struct column recording_list[] = {
 };
 const struct columns recording_columns = {"recordings", "id", recording_list};
 
+static const struct column command_list[] = {
+    {"STARTED", "started", COLUMN_TIME, 0},
+    {"CHANNEL", "channel", COLUMN_NUMBER, 0},
+    {"KIND", "kind", COLUMN_TEXT, 0},
+    {"PTY", "pty", COLUMN_BOOL, COLUMN_SPARE1},
+    {"LASTED", "lasted", COLUMN_TEXT, 0},
+    {"IN", "bytesIn", COLUMN_BYTES, 0},
+    {"OUT", "bytesOut", COLUMN_BYTES, 0},
+    {"EXIT", "exit", COLUMN_TEXT, 0},
+    {"COMMAND", "command", COLUMN_TEXT, COLUMN_TRUNC},
+    END,
+};
+const struct columns command_columns = {"commands", "channel", command_list};
+
+static const struct column file_list[] = {
+    {"TIME", "time", COLUMN_TIME, 0},
+    {"CHANNEL", "channel", COLUMN_NUMBER, COLUMN_SPARE1},
+    {"OPERATION", "operation", COLUMN_TEXT, 0},
+    {"RESULT", "result", COLUMN_TEXT, 0},
+    {"IN", "bytesIn", COLUMN_BYTES, 0},
+    {"OUT", "bytesOut", COLUMN_BYTES, 0},
+    {"PATH", "path", COLUMN_TEXT, COLUMN_TRUNC},
+    {"TO", "to", COLUMN_TEXT, COLUMN_TRUNC},
+    END,
+};
+const struct columns file_columns = {"files", "path", file_list};
+
 static const struct column status_list[] = {
     {"Version", "version", COLUMN_TEXT, 0},
     {"Node", "node", COLUMN_TEXT, 0},

@@ -422,8 +422,13 @@ static const struct handler {
     {LINK_CHANNEL, STATE_SESSION, link_on_channel},
     {LINK_FRAME, STATE_SESSION, link_on_frame},
     {LINK_RECORDING_STATE, STATE_SESSION, link_on_recording_state},
+    {LINK_JUMP, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_jump},
+    {LINK_JUMP_CLOSED, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_jump_closed},
     {LINK_RESUMED, STATE_SESSION | STATE_DIALING, link_on_resumed},
     {LINK_EVENT, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_event},
+    {LINK_FILES, STATE_SESSION, link_on_files},
+    {LINK_DOOR, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_door},
+    {LINK_BACK, STATE_SESSION, link_on_back},
     {LINK_CLOSED, STATE_LOGIN | STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_closed},
 };
 

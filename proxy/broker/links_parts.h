@@ -101,7 +101,31 @@ int link_resolve(struct relay_link *l, struct policy *policy, struct store_targe
 /* The user exists and is not locked. */
 bool link_user_may_log_in(struct broker *b, const char *user);
 
+/* ---- links_files.c ---- */
+/* The event of a channel that was opened, closed or refused; kind: what it is called. */
+void link_note_channel(struct relay_link *l, const struct link_channel *c, const char *kind);
+
+/* ---- links_jump.c ---- */
+struct ticket;
+/* It shows a pass: true when it is who the pass says, and may choose. */
+bool link_jump_hello(struct relay_link *l, const struct link_hello *h);
+void link_jump_adopted(struct relay_link *l, const struct ticket *t);
+void link_jump_welcome(struct relay_link *l, struct link_welcome *w);
+/* Its user may reach the target, but not as this account, which is his own name when he gave none:
+ * the sentence that helps. False when that is not why. */
+bool link_jump_refusal(const struct relay_link *l, const char *account, char *text, size_t len);
+/* Its end ends what it carries, with the same reason. */
+void link_jump_outer_over(struct relay_link *l, enum end_reason reason, const char *author,
+                          const char *text);
+/* The event of an outer connection's end; false when it is none. */
+bool link_jump_closed_note(struct relay_link *l, const struct link_closed *c);
+/* End a connection that has no session; what it carries has the time to say why. */
+void link_end_choosing(struct relay_link *l, enum end_reason reason, const char *author,
+                       const char *text);
+
 /* ---- handlers: one a message ---- */
+void link_on_jump(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_jump_closed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_password(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_key(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_route(struct relay_link *l, struct link_message *m, int *fds);
@@ -114,6 +138,9 @@ void link_on_frame(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_recording_state(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_resumed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_event(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_files(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_door(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_back(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_closed(struct relay_link *l, struct link_message *m, int *fds);
 /* The minute of failed logins without a row is over. */
 void link_failures_cb(evutil_socket_t fd, short what, void *links);

@@ -62,9 +62,8 @@ void link_on_record_open(struct relay_link *l, struct link_message *m, int *fds)
 void link_on_channel(struct relay_link *l, struct link_message *m, int *fds)
 {
     static const char *const kinds[] = {"shell", "exec", "transfer", "subsystem"};
-    static const char *const events[] = {"channel-open", "channel-close", "channel-refused"};
     const struct link_channel *c = &m->channel;
-    char text[512], channels[CHANNELS_TEXT_MAX] = "", status[48] = "";
+    char channels[CHANNELS_TEXT_MAX] = "";
     size_t at = 0;
 
     (void)fds;
@@ -72,18 +71,7 @@ void link_on_channel(struct relay_link *l, struct link_message *m, int *fds)
         l->channel_count++;
     else if (c->change == LINK_CHANNEL_CLOSED && l->channel_count > 0)
         l->channel_count--;
-    if (c->exit_signal[0])
-        snprintf(status, sizeof(status), " signal=%.31s", c->exit_signal);
-    else if (c->exit_status != UINT32_MAX)
-        snprintf(status, sizeof(status), " exit=%u", c->exit_status);
-    if (c->change == LINK_CHANNEL_CLOSED)
-        snprintf(text, sizeof(text), "channel=%u %s%s in=%llu out=%llu%s %.300s", c->channel,
-                 kinds[c->kind], c->has_pty ? " pty" : "", (unsigned long long)c->bytes_in,
-                 (unsigned long long)c->bytes_out, status, c->command);
-    else
-        snprintf(text, sizeof(text), "channel=%u %s%s %.300s", c->channel, kinds[c->kind],
-                 c->has_pty ? " pty" : "", c->command);
-    link_note(l, events[c->change], text);
+    link_note_channel(l, c, kinds[c->kind]);
     if (c->change == LINK_CHANNEL_CLOSED) /* its last frame came before */
         recordings_close_channel(l->links->broker->recordings, l->session_id, c->channel);
     for (uint32_t i = 0; i < l->channel_count && at + 9 < sizeof(channels); i++)
