@@ -118,7 +118,9 @@ static void set_author(struct caller *out, const char *name)
 static void access_of_user(const struct store_user *user, struct caller *out)
 {
     if (user->is_locked) {
-        refuse(out, "the proxy user linked to your account is locked; ask an admin");
+        refuse(out, out->is_guest
+                        ? "your user is locked; ask an admin"
+                        : "the proxy user linked to your account is locked; ask an admin");
         return;
     }
     out->access = !strcmp(user->role, "admin")     ? ACCESS_ADMIN
@@ -127,12 +129,37 @@ static void access_of_user(const struct store_user *user, struct caller *out)
     set_author(out, user->name);
 }
 
+/* A proxy user by name, as his login proved it. */
+static void caller_of_guest(struct control *c, const struct control_guest *guest,
+                            struct caller *out)
+{
+    struct store_user user;
+
+    *out = (struct caller){.uid = (uid_t)-1, .is_guest = true};
+    text_copy(out->name, sizeof(out->name), guest->user);
+    text_copy(out->user, sizeof(out->user), guest->user);
+    text_copy(out->source, sizeof(out->source), guest->source);
+    if (store_user_get(c->store, guest->user, &user) < 0) {
+        refuse(out, "your user is not there any more; ask an admin");
+        return;
+    }
+    access_of_user(&user, out);
+    if (out->access == ACCESS_ANY || guest->may_have_role)
+        return;
+    out->access = ACCESS_SELF;
+    set_author(out, user.name);
+}
+
 void control_caller_of(struct control *c, const struct peer *peer, struct caller *out)
 {
     const struct caller was = *out;
     struct store_user user;
     int found;
 
+    if (peer->is_guest) {
+        caller_of_guest(c, &peer->guest, out);
+        return;
+    }
     *out = (struct caller){.uid = peer->uid};
     if (is_refused_uid(c, peer->uid)) {
         refuse(out, "gates and relays have no business here");

@@ -493,11 +493,13 @@ static void greet(struct control_client *client)
     json_t *line;
 
     host->status(host->arg, &status);
-    line = json_pack("{s:s, s:i, s:s, s:o, s:{s:I, s:o, s:s, s:o}}", "hello", "sallyport", "v",
+    line = json_pack("{s:s, s:i, s:s, s:o, s:{s:o, s:o, s:s, s:o}}", "hello", "sallyport", "v",
                      CONTROL_PROTOCOL_VERSION, "version", SALLYPORT_VERSION, "node",
                      control_json_text(status.node), "caller", "uid",
-                     (json_int_t)client->caller.uid, "name", control_json_text(client->caller.name),
-                     "access", control_access_name(client->caller.access), "user",
+                     client->caller.is_guest ? json_null()
+                                             : json_integer((json_int_t)client->caller.uid),
+                     "name", control_json_text(client->caller.name), "access",
+                     control_access_name(client->caller.access), "user",
                      control_json_text_or_null(client->caller.user));
     control_client_send(client, line);
     json_decref(line);

@@ -51,8 +51,11 @@ static json_t *role_json(const struct store_role *role)
                      "policy", control_json_policy(role->policy));
 }
 
+/* Whom it is about: `self ...` has no name and is about the caller. */
 static const char *name_arg(const struct request *r)
 {
+    if (control_is_about_self(r))
+        return r->caller.user;
     return args_text(&r->parsed.args, "name");
 }
 
@@ -297,6 +300,11 @@ static void set_hash_hashed(const char *hash, void *arg)
     if (has_hash(r, hash))
         set_hash(r, hash);
     control_request_resume(r);
+}
+
+void control_set_password(struct request *r)
+{
+    hash_then(r, set_hash_hashed);
 }
 
 void control_do_user_passwd(struct request *r)

@@ -92,6 +92,22 @@ static const struct argument args_role_set[] = {
     END,
 };
 
+static const struct argument args_self_key_add[] = {
+    NEED_RANGE("key", ARG_SECRET, 1, KEY_LINE_MAX, "a line of a .pub file"),
+    END,
+};
+
+static const struct argument args_self_key_rm[] = {
+    NEED_RANGE("key", ARG_TEXT, 1, 100, "the key's id or fingerprint"),
+    END,
+};
+
+static const struct argument args_self_passwd[] = {
+    NEED_RANGE("old", ARG_SECRET, 1, 1024, "the password as it is"),
+    NEED_RANGE("password", ARG_SECRET, 1, 1024, "the new password"),
+    END,
+};
+
 static const struct argument args_session_end[] = {
     ARG("ids", ARG_IDS, "these sessions"),
     ARG("user", ARG_NAME, "all sessions of this user"),
@@ -240,6 +256,12 @@ static const struct command commands[] = {
     ROW("target rm", ACCESS_ADMIN, target_rm, args_name, "Remove a target and its grants."),
     ROW("target set", ACCESS_ADMIN, target_set, args_target_set, "Change a target."),
     ROW("target show", ACCESS_AUDIT, target_show, args_name, "Show a target."),
+    ROW("self config", ACCESS_SELF, self_config, args_none, "What an ssh_config of yours needs."),
+    ROW("self key add", ACCESS_SELF, self_key_add, args_self_key_add, "Add a public key of yours."),
+    ROW("self key ls", ACCESS_SELF, self_key_ls, args_none, "List your public keys."),
+    ROW("self key rm", ACCESS_SELF, self_key_rm, args_self_key_rm, "Remove a key of yours."),
+    ROW("self passwd", ACCESS_SELF, self_passwd, args_self_passwd, "Change your password."),
+    ROW("self targets", ACCESS_SELF, self_targets, args_none, "List what you may reach."),
     ROW("undrain", ACCESS_ADMIN, undrain, args_none, "Take new connections again."),
     ROW("user add", ACCESS_ADMIN, user_add, args_user_add, "Add a user."),
     ROW("user key add", ACCESS_ADMIN, user_key_add, args_user_key_add, "Add a public key."),

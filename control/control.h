@@ -35,10 +35,35 @@ struct control_status {
     char config_path[256];
     int64_t config_loaded_wall_us;
     char listeners[512]; /* "ssh [::]:2222, ..." */
+    char
+        ssh_address[300]; /* HOST[:PORT] that users reach the SSH door at; "" when not configured */
+    char ssh_fallback[300]; /* what it is likely to be: this host's name and the port */
 };
 
 /* A password hash is ready (hash "" when hashing failed). Called from the loop. */
 typedef void (*control_hashed_fn)(const char *hash, void *arg);
+/* A password was compared. Called from the loop. */
+typedef void (*control_checked_fn)(bool is_right, void *arg);
+
+struct store_target;
+
+/* What a test of a target tried: one row a step, each server on the way before the target. */
+struct control_probe_row {
+    char target[65];
+    uint8_t step;   /* enum link_probe_step */
+    uint8_t result; /* enum link_probe_result */
+    char text[256];
+};
+
+struct control_probe_report {
+    const struct control_probe_row *rows; /* borrowed for the call */
+    size_t count;
+    bool is_ok;         /* it came to its end and nothing failed for good */
+    char key_type[64];  /* the host key that the target showed; "" when it did not come to that */
+    const uint8_t *key; /* RFC 4253 §6.6 format */
+    size_t key_len;
+};
+typedef void (*control_probed_fn)(const struct control_probe_report *report, void *arg);
 
 /* What the daemon does for commands. */
 struct control_host {
@@ -52,6 +77,10 @@ struct control_host {
     /* yescrypt off the loop; the secret is copied and wiped. ERR_FULL when too many wait. */
     int (*hash_password)(void *arg, const struct secret *password, control_hashed_fn done,
                          void *done_arg);
+    /* Is this the user's password? source: the address that asks, "" when it is this machine; a
+     * wrong one counts there as a failed login does. The secret is copied and wiped. ERR_FULL. */
+    int (*check_password)(void *arg, const char *user, const char *source,
+                          const struct secret *password, control_checked_fn done, void *done_arg);
     /* Users, targets, grants or roles changed: policies of live sessions are resolved again, and
      * sessions whose user is locked or gone, or whose grant is gone, end as `revoked`. */
     void (*access_changed)(void *arg, const char *author);
@@ -75,3 +104,15 @@ struct control *control_create(struct event_base *base, struct tracker *tracker,
 void control_destroy(struct control *c);
 
 #endif
+/* A caller who is no local account: a proxy user who is logged in by a protocol of the proxy. */
+struct control_guest {
+    char user[65];
+    char source[64];  /* the client's address */
+    char address[96]; /* what the client connected to, as the relay says: for `self config` only */
+    bool may_have_role; /* the rights of the user's role; without it those of any user */
+};
+
+/* Serve a connected stream socket whose other end speaks for the guest. fd is owned from here.
+ * ERR_FULL when there are too many clients, ERR_MEMORY. */
+MUST_CHECK int control_adopt(struct control *c, int fd, const struct control_guest *guest);
+

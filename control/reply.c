@@ -317,7 +317,7 @@ void control_event(struct request *r, const char *kind, const char *user, uint64
                    const char *fmt, ...)
 {
     struct store_event e = {.at_wall_us = clock_wall_us(), .session_id = session_id};
-    char text[384], quoted[sizeof(text) + 2], author[LOG_VALUE_MAX];
+    char text[384], quoted[sizeof(text) + 2], author[LOG_VALUE_MAX], source[LOG_VALUE_MAX];
     va_list args;
 
     if (!r->control)
@@ -327,13 +327,16 @@ void control_event(struct request *r, const char *kind, const char *user, uint64
     va_end(args);
     text_copy(e.kind, sizeof(e.kind), kind);
     text_copy(e.user, sizeof(e.user), user);
-    snprintf(e.source, sizeof(e.source), "local uid %u", (unsigned)r->caller.uid);
+    if (r->caller.is_guest)
+        text_copy(e.source, sizeof(e.source), r->caller.source);
+    else
+        snprintf(e.source, sizeof(e.source), "local uid %u", (unsigned)r->caller.uid);
     snprintf(e.text, sizeof(e.text), "%s%s%s", r->caller.author, text[0] ? ": " : "", text);
     store_event_add(r->control->store, &e);
-    log_info("control event=%s author=%s uid=%u %s%s%stext=%s", kind,
-             log_value(author, sizeof(author), r->caller.author), (unsigned)r->caller.uid,
-             user[0] ? "user=" : "", user, user[0] ? " " : "",
-             log_value(quoted, sizeof(quoted), text));
+    log_info("control event=%s author=%s source=%s %s%s%stext=%s", kind,
+             log_value(author, sizeof(author), r->caller.author),
+             log_value(source, sizeof(source), e.source), user[0] ? "user=" : "", user,
+             user[0] ? " " : "", log_value(quoted, sizeof(quoted), text));
 }
 
 void control_access_changed(struct request *r)

@@ -127,7 +127,7 @@ static size_t clients_of(const struct control *c, uid_t uid)
     size_t count = 0;
 
     TAILQ_FOREACH (client, &c->clients, link) {
-        count += client->peer.uid == uid;
+        count += !client->peer.is_guest && client->peer.uid == uid;
     }
     return count;
 }
@@ -168,6 +168,25 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     } else {
         control_client_start(c, fd, &peer, &caller);
     }
+}
+
+int control_adopt(struct control *c, int fd, const struct control_guest *guest)
+{
+    struct peer peer = {.uid = (uid_t)-1, .gid = (gid_t)-1, .is_guest = true, .guest = *guest};
+    struct caller caller = {0};
+    size_t before = c->client_count;
+
+    control_caller_of(c, &peer, &caller);
+    if (!has_room(c, &caller)) {
+        close(fd);
+        return ERR_FULL;
+    }
+    if (caller.access == ACCESS_ANY) {
+        turn_away(fd, "not_permitted", caller.why);
+        return 0;
+    }
+    control_client_start(c, fd, &peer, &caller);
+    return c->client_count > before ? 0 : ERR_MEMORY;
 }
 
 /* Out of descriptors: a listener that stays ready would spin. */

@@ -84,7 +84,9 @@ int cli_usage(const struct cli *cli, const char *fmt, ...)
     va_start(ap, fmt);
     talk("sallyctl: ", fmt, ap);
     va_end(ap);
-    if (c && c->run != cmd_help)
+    if (cli_is_door())
+        cli_say("Try: help, or help and a word");
+    else if (c && c->run != cmd_help)
         cli_say("Try: sallyctl help %s", c->words);
     else
         cli_say("Try: sallyctl help");
@@ -104,6 +106,22 @@ const char *cli_value(const struct cli *cli, const char *option)
 const char *cli_operand(const struct cli *cli, size_t index)
 {
     return index < cli->args.operand_count ? cli->args.operands[index] : NULL;
+}
+
+bool cli_is_door(void)
+{
+    const char *socket = getenv("SALLYPORT_SOCKET");
+
+    return socket && strncmp(socket, "fd:", 3) == 0;
+}
+
+bool cli_may_use_file(const char *path)
+{
+    if (!cli_is_door() || strcmp(path, "-") == 0)
+        return true;
+    cli_error("there are no files of yours at this end: say - for %s, and use < or > on your side",
+              path);
+    return false;
 }
 
 /* ---- the daemon ---- */
@@ -128,6 +146,9 @@ static int unreachable(const struct cli *cli, const struct conn_error *e)
     case EPERM:
         cli_error("you may not open %s; ask an admin, or use sudo", path);
         return CLI_NOT_PERMITTED;
+    case EBADF:
+        cli_error("the connection to the daemon is gone; run the command again");
+        return CLI_UNREACHABLE;
     case ENAMETOOLONG:
         cli_error("%s is too long for a socket's path (107 bytes at most)", path);
         return CLI_USAGE;
@@ -369,7 +390,7 @@ static void set_up(struct cli *cli)
         if (strcmp(format, formats[i]) == 0)
             cli->format = (enum cli_format)i;
     }
-    if (socket)
+    if (socket && !cli_is_door())
         cli->socket_path = socket;
     else if (from_env && *from_env)
         cli->socket_path = from_env;
@@ -407,6 +428,8 @@ static int run(struct cli *cli)
         cli_help(stderr, NULL, NULL);
         return CLI_USAGE;
     }
+    if (cli_is_door() && cli_has(cli, "socket"))
+        return cli_usage(cli, "--socket is not for this end: there is one daemon here");
     return a->command->run(cli);
 }
 

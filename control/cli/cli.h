@@ -110,6 +110,12 @@ struct cli {
 
 int cli_main(int argc, char **argv);
 
+/* Runs at the bastion for somebody who came by SSH (SALLYPORT_SOCKET=fd:N): there are no files of
+ * his here, and no other socket. */
+bool cli_is_door(void);
+/* False, told, when a file cannot be meant: at the door only "-" can. */
+bool cli_may_use_file(const char *path);
+
 /* Talk: one line to stderr, "sallyctl: ..." for errors. Text from outside is escaped, line by
  * line. */
 void cli_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
@@ -186,6 +192,13 @@ int cmd_undrain(struct cli *cli);
 int cmd_shutdown(struct cli *cli);
 int cmd_backup(struct cli *cli);
 int cmd_store_rotate_key(struct cli *cli);
+int cmd_self_targets(struct cli *cli);
+int cmd_self_config(struct cli *cli);
+int cmd_self_passwd(struct cli *cli);
+int cmd_self_key_add(struct cli *cli);
+int cmd_self_key_ls(struct cli *cli);
+int cmd_self_key_rm(struct cli *cli);
+int cmd_self_help(struct cli *cli);
 int cmd_help(struct cli *cli);
 
 #endif

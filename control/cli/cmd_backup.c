@@ -126,7 +126,7 @@ static void tell(const struct cli *cli, const struct copy *c)
 int cmd_backup(struct cli *cli)
 {
     struct copy c = {.path = cli_operand(cli, 0), .fd = -1};
-    int rc = cli_connect(cli);
+    int rc = cli_may_use_file(c.path) ? cli_connect(cli) : CLI_FAILED;
 
     if (rc != CLI_DONE)
         return rc;

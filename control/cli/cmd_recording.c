@@ -123,6 +123,10 @@ static int check_readable(const char *path)
         close(fd);
         return CLI_DONE;
     }
+    if ((errno == EACCES || errno == EPERM) && cli_is_door()) {
+        cli_error("recordings are read on the bastion itself: sallyctl play ...");
+        return CLI_NOT_PERMITTED;
+    }
     if (errno == EACCES || errno == EPERM) {
         cli_error("you may not read %s: recordings belong to the daemon's user; run this with sudo",
                   path);
@@ -286,6 +290,8 @@ static int open_export(const struct cli *cli, const char *path)
 
     if (strcmp(path, "-") == 0)
         return dup(STDOUT_FILENO);
+    if (!cli_may_use_file(path))
+        return -1;
     fd = open(path, flags, 0600);
     if (fd < 0 && errno == EEXIST)
         cli_error("%s is there already; --force overwrites it", path);

@@ -171,12 +171,10 @@ static char *key_line(const char *text)
     return NULL;
 }
 
-int cmd_user_key_add(struct cli *cli)
+int key_read(struct cli *cli, const char *from, char **out)
 {
-    const char *from = cli_operand(cli, 1) ? cli_operand(cli, 1) : "-";
     struct buffer text;
     char *key = NULL;
-    json_t *args;
 
     buffer_init(&text, KEY_FILE_MAX);
     if (strchr(from, ' ')) { /* "ssh-ed25519 AAAA... comment" in quotes */
@@ -199,6 +197,19 @@ int cmd_user_key_add(struct cli *cli)
                          "%s holds no key; give a public key file such as "
                          "~/.ssh/id_ed25519.pub",
                          from);
+    *out = key;
+    return CLI_DONE;
+}
+
+int cmd_user_key_add(struct cli *cli)
+{
+    const char *from = cli_operand(cli, 1) ? cli_operand(cli, 1) : "-";
+    char *key = NULL;
+    json_t *args;
+    int rc = key_read(cli, from, &key);
+
+    if (rc != CLI_DONE)
+        return rc;
     args = json_pack("{s:s,s:s}", "name", cli_operand(cli, 0), "key", key);
     free(key);
     if (!args)

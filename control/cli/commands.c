@@ -162,6 +162,12 @@ static const struct cli_option target_set_options[] = {
     END,
 };
 
+static const struct cli_option self_config_options[] = {
+    {"name", 0, VALUE_TEXT, "NAME", NULL,
+     "What the targets' names end with there. Default: bastion, as in web01.bastion."},
+    END,
+};
+
 static const struct cli_option target_ls_options[] = {
     {"type", 0, VALUE_CHOICE, "TYPE", "ssh|rdp", "Targets of this protocol."},
     END,
@@ -264,6 +270,20 @@ const struct cli_command cli_commands[] = {
      "Let a user or a role reach a target, or all of them."},
     {"grant ls", NULL, "", "", 0, 0, CLI_LIST, grant_ls_options, cmd_grant_ls, "List grants."},
     {"grant rm", NULL, "ID", "@grants", 1, 1, CLI_YES, NULL, cmd_grant_rm, "Withdraw a grant."},
+    {"self targets", NULL, "", "", 0, 0, CLI_LIST, NULL, cmd_self_targets,
+     "List what you may reach as the proxy user you are, last used first."},
+    {"self config", NULL, "", "", 0, 0, 0, self_config_options, cmd_self_config,
+     "Print an ssh_config for what you may reach."},
+    {"self passwd", NULL, "", "", 0, 0, 0, NULL, cmd_self_passwd,
+     "Change your own password; without a terminal old, new and new again are three lines of "
+     "stdin."},
+    {"self key add", NULL, "[FILE|-|KEY]", "@files", 0, 1, 0, NULL, cmd_self_key_add,
+     "Register a public key of yours; a file, the key in quotes, or stdin."},
+    {"self key ls", NULL, "", "", 0, 0, CLI_LIST, NULL, cmd_self_key_ls, "List your public keys."},
+    {"self key rm", NULL, "ID|FINGERPRINT", "", 1, 1, 0, NULL, cmd_self_key_rm,
+     "Remove one of your public keys."},
+    {"self help", NULL, "[WORD...]", "", 0, 3, CLI_LOCAL | CLI_HIDDEN, NULL, cmd_self_help,
+     "What `ssh USER@BASTION` takes."},
     {"event tail", NULL, "", "", 0, 0, 0, event_tail_options, cmd_event_tail,
      "Show the newest events: logins, refusals, sessions, changes."},
     {"apply", NULL, "", "", 0, 0, CLI_YES, apply_options, cmd_apply,

@@ -4,6 +4,7 @@
 #include "control/cli/conn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +31,26 @@ static void error_from_json(struct conn_error *e, const json_t *error)
     e->message = strdup(message ? message : "the daemon gave no reason");
 }
 
+/* "fd:3": a connection that was made for us. It serves once: what is closed is not made again. */
+static int inherited(const char *path, struct conn_error *e)
+{
+    uint64_t number;
+
+    if (!text_parse_u64(path + strlen("fd:"), &number) || number > 1023 ||
+        fcntl((int)number, F_SETFD, FD_CLOEXEC) < 0) {
+        e->system = EBADF;
+        return -1;
+    }
+    return (int)number;
+}
+
 static int connect_to(const char *path, struct conn_error *e)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd;
 
+    if (strncmp(path, "fd:", 3) == 0)
+        return inherited(path, e);
     if (!text_copy(address.sun_path, sizeof(address.sun_path), path)) {
         e->system = ENAMETOOLONG;
         return -1;

@@ -34,7 +34,8 @@ struct conn_error {
 
 void conn_error_finish(struct conn_error *e);
 
-/* Connect and read the greeting within timeout_ms. 0, or negative with e filled: ERR_SYSTEM (see
+/* Connect to a socket's path, or take the connected descriptor of "fd:N", and read the greeting
+ * within timeout_ms. 0, or negative with e filled: ERR_SYSTEM (see
  * e->system), ERR_DENIED, ERR_CLOSED, ERR_AGAIN (no answer in time), ERR_VERSION. */
 MUST_CHECK int conn_open(struct conn *c, const char *path, int timeout_ms, struct conn_error *e);
 void conn_close(struct conn *c);

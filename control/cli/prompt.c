@@ -171,13 +171,21 @@ int prompt_new_password(const char *who, struct secret *out)
     return rc;
 }
 
+int prompt_password(const char *question, struct secret *out)
+{
+    return prompt_is_possible() ? ask_hidden(question, out) : ERR_NOT_FOUND;
+}
+
 int prompt_read_file(const char *path, struct buffer *out)
 {
     bool is_stdin = strcmp(path, "-") == 0;
-    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     uint8_t chunk[16384];
     ssize_t n = -1;
+    int fd;
 
+    if (!cli_may_use_file(path))
+        return ERR_DENIED;
+    fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         cli_error("cannot open %s: %s", path, strerror(errno));
         return ERR_SYSTEM;

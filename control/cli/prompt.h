@@ -25,6 +25,9 @@ MUST_CHECK int prompt_stdin_secret(struct secret *out);
 /* Twice, without echo, on the terminal. Tells the user on failure (no terminal, not the same). */
 MUST_CHECK int prompt_new_password(const char *who, struct secret *out);
 
+/* Once, without echo, on the terminal. ERR_NOT_FOUND, untold, when there is none. */
+MUST_CHECK int prompt_password(const char *question, struct secret *out);
+
 /* A whole file ("-" is stdin) of at most max bytes. Tells the user on failure. */
 MUST_CHECK int prompt_read_file(const char *path, struct buffer *out);
 

@@ -26,6 +26,9 @@ int simple_change(struct cli *cli, const char *command, json_t *args, const char
  * command itself is the word. */
 bool simple_may_remove(struct cli *cli, const char *what);
 
+/* cmd_user.c: a public key from a file, "-", or the key itself; the caller frees. An exit code. */
+int key_read(struct cli *cli, const char *from, char **out);
+
 /* Is the first operand fit as a new name? Tells the user when not. */
 bool simple_check_name(const struct cli *cli, const char *what);
 

@@ -23,6 +23,7 @@
 
 #include "control/control.h"
 #include "proxy/broker/dial.h"
+#include "proxy/broker/door.h"
 #include "proxy/broker/hasher.h"
 #include "proxy/broker/notify.h"
 #include "proxy/broker/recordings.h"
@@ -242,6 +243,7 @@ static void host_status(void *arg, struct control_status *out)
     gates_count(b->gates, &out->unauthenticated, &out->parked, &out->accepted, &out->evicted);
     gates_describe(b->gates, out->listeners, sizeof(out->listeners));
     out->history_queued = store_queue_len(b->store, &out->history_lost);
+    door_describe(b, out);
     out->recording_free = recordings_free_bytes(b->recordings);
 }
 
@@ -254,6 +256,53 @@ static int host_hash_password(void *arg, const struct secret *password, control_
 }
 
 static void host_access_changed(void *arg, const char *author)
+struct self_check {
+    struct broker *broker;
+    char source[64];
+    control_checked_fn done;
+    void *arg;
+};
+
+static void self_checked(bool is_right, void *arg)
+{
+    struct self_check *check = arg;
+    struct broker *b = check->broker;
+    const struct source_limits l = {b->config->source_failures, b->config->source_block_s};
+
+    if (!is_right && check->source[0])
+        sources_failed(&b->sources, check->source, &l, clock_mono_ms());
+    check->done(is_right, check->arg);
+    free(check);
+}
+
+static int host_check_password(void *arg, const char *user, const char *source,
+                               const struct secret *password, control_checked_fn done,
+                               void *done_arg)
+{
+    struct broker *b = arg;
+    const struct source_limits l = {b->config->source_failures, b->config->source_block_s};
+    struct self_check *check;
+    char hash[STORE_HASH_MAX] = "";
+    bool is_first;
+    int r;
+
+    if (source[0] && sources_blocked_s(&b->sources, source, &l, clock_mono_ms(), &is_first))
+        return ERR_FULL;
+    check = malloc(sizeof(*check));
+    if (!check)
+        return ERR_MEMORY;
+    *check = (struct self_check){.broker = b, .done = done, .arg = done_arg};
+    text_copy(check->source, sizeof(check->source), source);
+    if (store_user_hash(b->store, user, hash) < 0)
+        hash[0] = '\0';
+    r = hasher_check(b->hash_workers, hash, password->data, password->len,
+                     sources_lane(source[0] ? source : "127.0.0.1"), self_checked, check);
+    memory_wipe(hash, sizeof(hash));
+    if (r < 0)
+        free(check);
+    return r;
+}
+
 {
     struct broker *b = arg;
 
@@ -476,6 +525,7 @@ static int open_control(struct broker *b, char *err, size_t err_len)
 
 /* Descriptors: as many as we may have. */
 static void raise_limits(struct broker *b)
+        .check_password = host_check_password,
 {
     struct rlimit files;
 
@@ -520,7 +570,7 @@ static int start(struct broker *b, char *err, size_t err_len)
         (r = watch_signals(b)) < 0)
         return r;
     b->links = links_create(b, err, err_len);
-    if (!b->links)
+    if (!b->links || !b->door)
         return ERR_SYSTEM;
     found = links_adopt(b->links);
     if ((r = open_control(b, err, err_len)) < 0 || (r = gates_start(b->gates, err, err_len)) < 0)
@@ -530,6 +580,7 @@ static int start(struct broker *b, char *err, size_t err_len)
     log_info("started version=%s node=%s pid=%d relays_found=%zu data_dir=%s", SALLYPORT_VERSION,
              c->node, (int)getpid(), found, c->data_dir);
     if (!c->ssh_enabled)
+    b->door = door_create(b);
         notify_ready(); /* otherwise when the gate is */
     return 0;
 }
@@ -547,6 +598,8 @@ static void finish(struct broker *b)
     workers_destroy(b->sync_workers);
     tracker_destroy(b->tracker);
     store_close(b->store);
+    door_destroy(b->door);
+    b->door = NULL;
     for (size_t i = 0; i < sizeof(b->signals) / sizeof(b->signals[0]); i++)
         if (b->signals[i])
             event_free(b->signals[i]);

@@ -19,6 +19,7 @@
 struct control;
 struct dialer;
 struct event;
+struct door;
 struct event_base;
 struct gates;
 struct links;
@@ -40,6 +41,7 @@ struct broker {
     struct links *links;
     struct recordings *recordings;
     struct workers *hash_workers; /* CPU: one thread a core */
+    struct door *door;
     struct workers *name_workers; /* waiting for name servers: many */
     struct dialer *dialer;
     struct workers *sync_workers; /* disks: a few */

@@ -21,6 +21,7 @@
 #include <sallyport/text.h>
 
 #include "proxy/broker/broker.h"
+#include "proxy/broker/door.h"
 #include "proxy/broker/notify.h"
 #include "tracker/tracker.h"
 
@@ -226,7 +227,7 @@ static void find_program(char *dst, size_t len)
         slash = strrchr(self, '/');
         if (slash) {
             *slash = '\0';
-            snprintf(dst, len, "%s/sallyport-ssh", self);
+            snprintf(dst, len, "%s/%s", self, name);
             if (access(dst, X_OK) == 0)
                 return;
         }
@@ -507,3 +508,6 @@ void gates_count(const struct gates *g, uint32_t *unauthenticated, uint32_t *par
     *accepted = g->status.accepted;
     *evicted = g->status.evicted;
 }
+        if (probes_reaped(all->broker->probes, pid, status) ||
+            door_reaped(all->broker->door, pid, status))
+            continue;

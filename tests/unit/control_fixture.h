@@ -59,6 +59,7 @@ struct fixture {
     control_hashed_fn hashed;
     void *hashed_arg;
     bool hash_is_full;
+    char checked_user[128];
 };
 
 static inline void fake_notice(void *relay, bool is_warning, const char *text)
@@ -143,6 +144,39 @@ static inline int fake_hash(void *arg, const struct secret *password, control_ha
     return 0;
 }
 
+/* The password is "right" or it is not; answers at once, from the next turn of the loop. */
+struct fake_check {
+    control_checked_fn done;
+    void *arg;
+    bool is_right;
+    struct fixture *fixture;
+};
+
+static inline void fake_checked(evutil_socket_t fd, short what, void *arg)
+{
+    struct fake_check *check = (struct fake_check *)arg;
+
+    (void)fd;
+    (void)what;
+    check->done(check->is_right, check->arg);
+    free(check);
+}
+
+static inline int fake_check_password(void *arg, const char *user, const char *source,
+                                      const struct secret *password, control_checked_fn done,
+                                      void *done_arg)
+{
+    const struct timeval now = {0};
+    struct fixture *f = (struct fixture *)arg;
+    struct fake_check *check = (struct fake_check *)calloc(1, sizeof(*check));
+
+    (void)source;
+    assert_non_null(check);
+    text_copy(f->checked_user, sizeof(f->checked_user), user);
+    *check = (struct fake_check){done, done_arg, !strcmp((const char *)password->data, "right"), f};
+    return event_base_once(f->base, -1, EV_TIMEOUT, fake_checked, check, &now);
+}
+
 static inline void fake_access_changed(void *arg, const char *author)
 {
     struct fixture *f = (struct fixture *)arg;
@@ -167,6 +201,7 @@ static inline struct control *fixture_serve(struct fixture *f, char *err, size_t
                                       .drain = fake_drain,
                                       .shutdown = fake_shutdown,
                                       .hash_password = fake_hash,
+                                      .check_password = fake_check_password,
                                       .access_changed = fake_access_changed,
                                       .recording_dir = fake_recording_dir};
     const struct control_options options = {.socket_path = f->path,

@@ -66,6 +66,25 @@ int config_check_separators(const char *text, char *err, size_t err_len)
     return 0;
 }
 
+/* HOST, HOST:PORT, an IPv6 address bare or in brackets. It is printed into users' files. */
+int config_check_public_address(const char *text, char *err, size_t err_len)
+{
+    static const char host[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+    static const char v6[] = "0123456789abcdefABCDEF:.";
+    bool has_brackets = text[0] == '[', is_v6 = strchr(text, ':') != strrchr(text, ':');
+    const char *begin = text + has_brackets;
+    size_t len = strspn(begin, has_brackets || is_v6 ? v6 : host);
+    const char *end = begin + len;
+    uint64_t port = 22;
+
+    if (len > 0 && begin[0] != '-' && (!has_brackets || *end++ == ']') &&
+        (*end == '\0' || (*end == ':' && text_parse_u64(end + 1, &port))) && port > 0 &&
+        port < 65536)
+        return 0;
+    snprintf(err, err_len, "\"%.64s\" is no HOST or HOST:PORT", text);
+    return ERR_INVALID;
+}
+
 /* ---- listen addresses ---- */
 
 struct host_port {

@@ -26,6 +26,9 @@
 #define CONFIG_SEPARATORS_MAX 7
 #define CONFIG_REPORT_MAX     (256 * 1024) /* a good max_len for the buffers below */
 
+enum config_nla { CONFIG_NLA_OPTIONAL, CONFIG_NLA_REQUIRED, CONFIG_NLA_OFF };
+enum config_jump { CONFIG_JUMP_TARGETS, CONFIG_JUMP_ANY, CONFIG_JUMP_OFF };
+enum config_admin_over_ssh { CONFIG_ADMIN_TOTP, CONFIG_ADMIN_YES, CONFIG_ADMIN_NO };
 enum config_sandbox { CONFIG_SANDBOX_FULL, CONFIG_SANDBOX_REDUCED };
 
 /* The values of a repeatable option, in the order of the file; owned by the configuration. */
@@ -65,10 +68,22 @@ struct config {
     uint32_t ssh_keepalive_interval_s;
     uint32_t ssh_keepalive_count;
     char *ssh_separators;
+    char *ssh_public_address; /* "" when not set */
+    uint32_t ssh_door_timeout_s;
+    enum config_jump ssh_jump;
+
+    /* [rdp] */
+    bool rdp_enabled;
+    struct config_list rdp_listen;
+    char *rdp_certificate; /* "": self-signed, made in data_dir with its key */
+    char *rdp_key;         /* "": in the certificate's file */
+    enum config_nla rdp_nla;
+    char *rdp_separators;
 
     /* [control] */
     char *control_socket;
     char *admin_group;
+    enum config_admin_over_ssh admin_over_ssh;
 
     /* [limits], besides the policy keys */
     uint32_t max_sessions; /* 0: no limit */

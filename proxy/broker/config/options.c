@@ -20,6 +20,7 @@
 const struct option_section option_sections[] = {
     {"proxy", "The daemon itself: where it keeps things, who it runs as, how long it waits."},
     {"ssh", "The SSH door."},
+    {"rdp", "The RDP door. RDP sessions are not recorded yet."},
     {"control", "The socket that sallyctl speaks to."},
     {"idle", "When a session counts as idle, and what happens then. Each key may also be set on a "
              "role, a target or a grant; the narrowest wins."},
@@ -100,14 +101,55 @@ static const struct option rows[] = {
     {"ssh", "keepalive_count", OPTION_COUNT, OPTION_RELOAD, MEMBER(ssh_keepalive_count), "3", NULL,
      1, 100, NULL, NULL,
      "Unanswered questions after which the session ends as network-lost."},
+    {"ssh", "jump", OPTION_CHOICE, OPTION_RELOAD, MEMBER(ssh_jump), "targets", NULL,
+     0, 2, "targets|any|off", NULL,
+     "Where ssh -J USER@PROXY and ssh -W HOST:PORT USER@PROXY may lead. targets: to targets by their "
+     "names or addresses, each as a session of its own. any: to everything else that this machine can "
+     "reach, itself included, as well; that is passed on and counted, and is no session. off: nowhere."},
     {"ssh", "separators", OPTION_TEXT, OPTION_RELOAD, MEMBER(ssh_separators), "+", NULL,
      1, CONFIG_SEPARATORS_MAX, NULL, config_check_separators,
      "Characters that divide user, account and target in a login name (alice+web01). Any of +:#@; "
+     "+ must be one of them."},
+    {"ssh", "public_address", OPTION_TEXT, OPTION_RELOAD | OPTION_UNSET,
+     MEMBER(ssh_public_address), "", "bastion.example.net:2222", 1, 270, NULL,
+     config_check_public_address,
+     "HOST or HOST:PORT that users reach this proxy at, for the ssh_config that "
+     "ssh USER@HOST config prints. The default is what the client connected to."},
+    {"ssh", "door_timeout", OPTION_DURATION, OPTION_RELOAD, MEMBER(ssh_door_timeout_s), "1h", NULL,
+     0, 30 * SECONDS_DAY, NULL, NULL,
+     "How long a command of a user's own (ssh USER@HOST sessions) may run without a terminal; 0 "
+     "is no limit."},
+
+    {"rdp", "enabled", OPTION_BOOL, OPTION_ONCE, MEMBER(rdp_enabled), "yes", NULL,
+     0, 1, NULL, NULL,
+     "Open the RDP door."},
+    {"rdp", "listen", OPTION_TEXT, OPTION_ONCE | OPTION_REPEAT, MEMBER(rdp_listen), "[::]:3389",
+     NULL, 1, 128, NULL, config_check_listen,
+     "Address and port to listen on. [::] is every address, IPv6 and IPv4."},
+    {"rdp", "certificate", OPTION_PATH, OPTION_RELOAD | OPTION_UNSET, MEMBER(rdp_certificate), "",
+     "/etc/sallyport/rdp.crt", 1, 3000, NULL, NULL,
+     "The certificate of the RDP door, PEM, with its chain. When none is given, a self-signed one is "
+     "made in data_dir at the first start. A reload reads it again."},
+    {"rdp", "key", OPTION_PATH, OPTION_RELOAD | OPTION_UNSET, MEMBER(rdp_key), "",
+     "/etc/sallyport/rdp.key", 1, 3000, NULL, NULL,
+     "The private key of the certificate, PEM, without a passphrase. Not needed when it stands in the "
+     "certificate's file."},
+    {"rdp", "nla", OPTION_CHOICE, OPTION_RELOAD, MEMBER(rdp_nla), "optional", NULL,
+     0, 2, "optional|required|off", NULL,
+     "Network Level Authentication. This version has none: clients log in over TLS with the user "
+     "name and the password that they send, and required is refused."},
+    {"rdp", "separators", OPTION_TEXT, OPTION_RELOAD, MEMBER(rdp_separators), "+", NULL,
+     1, CONFIG_SEPARATORS_MAX, NULL, config_check_separators,
+     "Characters that divide user, account and target in a login name (alice+win01). Any of +:#@; "
      "+ must be one of them."},
 
     {"control", "socket", OPTION_PATH, OPTION_ONCE | OPTION_DERIVED, MEMBER(control_socket), "",
      NULL, 1, 3000, NULL, NULL,
      "The path of the socket. The default is control.sock in run_dir."},
+    {"control", "admin_over_ssh", OPTION_CHOICE, OPTION_RELOAD, MEMBER(admin_over_ssh), "totp",
+     NULL, 0, 2, "totp|yes|no", NULL,
+     "Whether admins and auditors may say ssh USER@HOST admin ... with the words of sallyctl. totp: "
+     "when a second factor was proved at this login; yes: after any login; no: nobody."},
     {"control", "admin_group", OPTION_TEXT, OPTION_ONCE, MEMBER(admin_group), "sallyport-admin",
      NULL, 1, 32, NULL, config_check_account,
      "Members of this system group are admins, besides root."},

@@ -1,0 +1,235 @@
+/*
+ * Starts sallyctl for a user who came by SSH: door_exec.h. Everything that allocates is done before
+ * the fork; the child makes system calls only, since the broker has threads. What the process must
+ * not be able to do stands in confine().
+ */
+#include "proxy/broker/door_exec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <sallyport/text.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define IS_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define IS_ASAN 1
+#endif
+#endif
+#ifndef IS_ASAN
+#define IS_ASAN 0
+#endif
+
+#define MEMORY_MAX  (UINT64_C(512) << 20)
+#define FILES_MAX   32
+#define ENV_MAX     10
+#define HIGH_FD     64 /* above what the child's own descriptors are */
+#define CPU_S       600
+#define STDIO_COUNT 3
+
+void door_find_program(char *dst, size_t len)
+{
+    char self[400];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    char *slash;
+
+    if (n > 0) {
+        self[n] = '\0';
+        slash = strrchr(self, '/');
+        if (slash) {
+            *slash = '\0';
+            snprintf(dst, len, "%s/sallyctl", self);
+            if (access(dst, X_OK) == 0)
+                return;
+        }
+    }
+    snprintf(dst, len, "%s/sallyctl", SALLYPORT_BINDIR);
+}
+
+/* ---- the environment ---- */
+
+struct environment {
+    char text[ENV_MAX][160];
+    char *list[ENV_MAX + 1];
+    size_t count;
+};
+
+static void put(struct environment *e, const char *name, const char *value)
+{
+    if (!value || !*value || e->count == ENV_MAX ||
+        (size_t)snprintf(e->text[e->count], sizeof(e->text[0]), "%s=%s", name, value) >=
+            sizeof(e->text[0]))
+        return;
+    e->list[e->count] = e->text[e->count];
+    e->list[++e->count] = NULL;
+}
+
+/* A terminal's type names a file of terminfo: letters only, no path. */
+static const char *safe_term(const char *term)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-+._";
+
+    return term[0] && term[0] != '.' && strspn(term, allowed) == strlen(term) ? term : "dumb";
+}
+
+static void fill_environment(struct environment *e, const struct door_exec *x)
+{
+    const char *lang = getenv("LANG");
+    char cols[16];
+
+    e->count = 0;
+    e->list[0] = NULL;
+    put(e, "SALLYPORT_SOCKET", "fd:3");
+    put(e, "LANG", lang && *lang ? lang : "C.UTF-8");
+    put(e, "TZ", getenv("TZ"));
+    if (x->has_pty) {
+        snprintf(cols, sizeof(cols), "%u", x->cols);
+        put(e, "TERM", safe_term(x->term));
+        put(e, "COLUMNS", cols);
+    }
+    if (IS_ASAN) {
+        put(e, "ASAN_OPTIONS", getenv("ASAN_OPTIONS"));
+        put(e, "UBSAN_OPTIONS", getenv("UBSAN_OPTIONS"));
+    }
+}
+
+/* ---- descriptors ---- */
+
+struct wires {
+    int ours[STDIO_COUNT], theirs[STDIO_COUNT]; /* -1: not open; theirs[0] alone for a terminal */
+};
+
+static void close_all(int *fds)
+{
+    for (size_t i = 0; i < STDIO_COUNT; i++) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+        fds[i] = -1;
+    }
+}
+
+static int open_terminal(struct wires *w, uint16_t cols, uint16_t rows)
+{
+    const struct winsize size = {.ws_col = cols, .ws_row = rows};
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+
+    w->ours[0] = master;
+    if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0 ||
+        ioctl(master, TIOCSWINSZ, &size) < 0)
+        return ERR_SYSTEM;
+    /* by the master, not by a path: what is mounted at /dev/pts does not matter */
+    w->theirs[0] = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return w->theirs[0] < 0 ? ERR_SYSTEM : 0;
+}
+
+static int open_pipes(struct wires *w)
+{
+    for (size_t i = 0; i < STDIO_COUNT; i++) {
+        int ends[2];
+
+        if (pipe2(ends, O_CLOEXEC) < 0)
+            return ERR_SYSTEM;
+        w->ours[i] = i == 0 ? ends[1] : ends[0];
+        w->theirs[i] = i == 0 ? ends[0] : ends[1];
+        if (fcntl(w->ours[i], F_SETFL, O_NONBLOCK) < 0)
+            return ERR_SYSTEM;
+    }
+    return 0;
+}
+
+/* ---- the child: system calls only ---- */
+
+static int limit(int resource, rlim_t value)
+{
+    const struct rlimit both = {value, value};
+
+    return setrlimit((__rlimit_resource_t)resource, &both);
+}
+
+/* The relays' user (or, unprivileged, our own), no way back, no processes, no files to write, gone
+ * with the broker. Raw calls: glibc's would speak to threads that a forked child does not have. */
+static int confine(const struct identity *id, pid_t parent)
+{
+    if (id->is_root && (syscall(SYS_setgroups, 0, NULL) < 0 ||
+                        syscall(SYS_setresgid, id->relay_gid, id->relay_gid, id->relay_gid) < 0 ||
+                        syscall(SYS_setresuid, id->relay_uid, id->relay_uid, id->relay_uid) < 0))
+        return -1;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != parent)
+        return -1;
+    if (limit(RLIMIT_NPROC, 0) < 0 || limit(RLIMIT_CORE, 0) < 0 || limit(RLIMIT_FSIZE, 0) < 0 ||
+        limit(RLIMIT_NOFILE, FILES_MAX) < 0 || limit(RLIMIT_CPU, CPU_S) < 0 ||
+        (!IS_ASAN && limit(RLIMIT_AS, MEMORY_MAX) < 0))
+        return -1;
+    return chdir("/");
+}
+
+/* Out of the way first: a number that is wanted may be one that is in use. */
+static int arrange(const struct wires *w, int control_fd, bool has_pty)
+{
+    int high[STDIO_COUNT + 1];
+
+    for (int i = 0; i < STDIO_COUNT; i++)
+        high[i] = fcntl(w->theirs[has_pty ? 0 : i], F_DUPFD_CLOEXEC, HIGH_FD);
+    high[STDIO_COUNT] = fcntl(control_fd, F_DUPFD_CLOEXEC, HIGH_FD);
+    for (int i = 0; i <= STDIO_COUNT; i++) {
+        if (high[i] < 0 || dup2(high[i], i) < 0)
+            return -1;
+    }
+    return close_range(DOOR_CONTROL_FD + 1, ~0u, 0);
+}
+
+static void reset_signals(void)
+{
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    sigset_t none;
+
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &standard, NULL); /* refused for two of them, which is right */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void child(const struct door_exec *e, const struct wires *w, char *const *env, pid_t parent)
+{
+    reset_signals();
+    if (setsid() < 0 || arrange(w, e->control_fd, e->has_pty) < 0 ||
+        (e->has_pty && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0) || confine(e->identity, parent) < 0)
+        _exit(126);
+    execve(e->program, (char *const *)(uintptr_t)e->argv, env);
+    _exit(127);
+}
+
+int door_exec(const struct door_exec *e, struct door_process *out)
+{
+    struct wires w = {{-1, -1, -1}, {-1, -1, -1}};
+    struct environment env;
+    pid_t parent = getpid();
+
+    fill_environment(&env, e);
+    if ((e->has_pty ? open_terminal(&w, e->cols, e->rows) : open_pipes(&w)) < 0)
+        goto failed;
+    out->pid = fork();
+    if (out->pid == 0)
+        child(e, &w, env.list, parent);
+    if (out->pid < 0)
+        goto failed;
+    close_all(w.theirs);
+    memcpy(out->fds, w.ours, sizeof(out->fds));
+    return 0;
+failed:
+    close_all(w.theirs);
+    close_all(w.ours);
+    return ERR_SYSTEM;
+}
