@@ -316,6 +316,7 @@ static void read_event(const struct query *q, struct store_event *e)
     row_text(q, 4, e->source, sizeof(e->source));
     e->session_id = row_u64(q, 5);
     row_text(q, 6, e->text, sizeof(e->text));
+    row_text(q, 7, e->detail, sizeof(e->detail));
 }
 
 int store_events(struct store *s, int64_t since_wall_us, uint64_t after_id, uint32_t limit,
@@ -330,6 +331,28 @@ int store_events(struct store *s, int64_t since_wall_us, uint64_t after_id, uint
     q = query_start(s, by_time ? SQL_EVENTS_SINCE : SQL_EVENTS_AFTER);
     query_int(&q, 1, (int64_t)after_id);
     query_int(&q, 2, since_wall_us);
+    query_int(&q, 3, limit ? (int64_t)limit : -1);
+    while ((r = query_next(&q)) == 1) {
+        read_event(&q, &e);
+        if (!fn(&e, arg)) {
+            query_end(&q);
+            return 0;
+        }
+    }
+    return r;
+}
+
+int store_events_of(struct store *s, uint64_t session_id, uint64_t after_id, uint32_t limit,
+                    store_event_fn fn, void *arg)
+{
+    struct store_event e;
+    struct query q;
+    int r;
+
+    (void)queue_flush(s, false);
+    q = query_start(s, SQL_EVENTS_OF);
+    query_int(&q, 1, (int64_t)session_id);
+    query_int(&q, 2, (int64_t)after_id);
     query_int(&q, 3, limit ? (int64_t)limit : -1);
     while ((r = query_next(&q)) == 1) {
         read_event(&q, &e);
@@ -384,6 +407,7 @@ static int write_event(struct store *s, const struct store_event *e)
     query_text(&q, 4, e->source);
     query_int(&q, 5, (int64_t)e->session_id);
     query_text(&q, 6, e->text);
+    query_text(&q, 7, e->detail);
     return query_run(&q, NULL);
 }
 

@@ -170,7 +170,9 @@ const struct schema_step schema_steps[] = {
      ") STRICT, WITHOUT ROWID;"
      "CREATE TRIGGER users_secrets AFTER DELETE ON users BEGIN"
      " DELETE FROM secrets WHERE table_name = 'users' AND row_id = old.id;"
-     " END;"},
+     " END;"
+     "ALTER TABLE events ADD COLUMN detail TEXT NOT NULL DEFAULT '';" /* a JSON object, or '' */
+     "CREATE INDEX events_session ON events (session_id, id) WHERE session_id <> 0;"},
 };
 const size_t schema_step_count = sizeof(schema_steps) / sizeof(schema_steps[0]);
 
