@@ -169,7 +169,7 @@ int arg_policy_merge(struct policy_overlay *o, json_t *object, char *err, size_t
 
     json_object_foreach(object, key, value)
     {
-        char text[64], assignment[160], quoted[QUOTE_LEN];
+        char text[POLICY_TEXT_MAX], assignment[POLICY_TEXT_MAX + 96], quoted[QUOTE_LEN];
         int n;
 
         text_escape(quoted, sizeof(quoted), key, strlen(key));

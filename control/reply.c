@@ -52,7 +52,7 @@ json_t *control_json_policy(const char *overlay_text)
 {
     struct policy_overlay overlay = {0};
     json_t *object = json_object();
-    char err[256], text[64];
+    char err[256], text[POLICY_TEXT_MAX];
 
     if (policy_overlay_parse(&overlay, overlay_text, err, sizeof(err)) < 0) {
         log_warn("policy in the store cannot be read error=%s", err);
@@ -60,13 +60,10 @@ json_t *control_json_policy(const char *overlay_text)
     }
     for (size_t i = 0; i < policy_key_count; i++) {
         const struct policy_key *key = &policy_keys[i];
-        uint64_t value;
 
-        if (!(overlay.set & UINT32_C(1) << i))
-            continue;
-        memcpy(&value, (const char *)&overlay.values + key->offset, sizeof(value));
-        json_object_set_new(object, key->key,
-                            json_string(policy_value_text(key, value, text, sizeof(text))));
+        if (overlay.set & UINT32_C(1) << i)
+            json_object_set_new(object, key->key,
+                                json_string(policy_get(&overlay.values, key, text)));
     }
     return object;
 }
@@ -95,19 +92,27 @@ int control_policy_text(const char *old, json_t *change, char out[STORE_POLICY_T
     return result;
 }
 
-/* "session,session" as an array. */
+/* "session,forward*3" as an array with one word for each channel. */
 static json_t *json_channels(const char *channels)
 {
     json_t *array = json_array();
 
     while (*channels) {
         size_t len = strcspn(channels, ",");
-        char one[CHANNELS_TEXT_MAX];
+        char one[CHANNELS_TEXT_MAX], *star;
+        uint64_t count = 1;
 
         if (len && len < sizeof(one)) {
             memcpy(one, channels, len);
             one[len] = '\0';
-            json_array_append_new(array, control_json_text(one));
+            star = strchr(one, '*');
+            if (star) {
+                *star = '\0';
+                if (!text_parse_u64(star + 1, &count) || count > CHANNELS_SHOWN_MAX)
+                    count = CHANNELS_SHOWN_MAX;
+            }
+            for (uint64_t i = 0; i < count; i++)
+                json_array_append_new(array, control_json_text(one));
         }
         channels += len + (channels[len] == ',');
     }

@@ -84,10 +84,14 @@ enum link_probe_step {
 enum link_probe_result { PROBE_OK, PROBE_FAILED, PROBE_SKIPPED, PROBE_RESULT_COUNT };
 
 enum link_channel_kind {
-    CHANNEL_SHELL,     /* a shell, with or without a pty */
-    CHANNEL_EXEC,      /* a command */
-    CHANNEL_TRANSFER,  /* a command that speaks a file protocol: scp, rsync, git */
-    CHANNEL_SUBSYSTEM, /* sftp and others */
+    CHANNEL_SHELL,          /* a shell, with or without a pty */
+    CHANNEL_EXEC,           /* a command */
+    CHANNEL_TRANSFER,       /* a command that speaks a file protocol: scp, rsync, git */
+    CHANNEL_SUBSYSTEM,      /* sftp and others */
+    CHANNEL_FORWARD,        /* since version 3, as those below: the client's -L, -D, -W */
+    CHANNEL_REMOTE_FORWARD, /* the target's, by -R */
+    CHANNEL_AGENT,          /* the target's, to the client's ssh-agent */
+    CHANNEL_X11,            /* the target's, to the client's display */
     CHANNEL_KIND_COUNT
 };
 
@@ -198,7 +202,8 @@ struct link_channel {
     uint8_t change; /* enum link_channel_change */
     uint8_t kind;
     uint8_t has_pty;
-    char command[LINK_COMMAND_MAX]; /* exec: the command line; subsystem: its name */
+    char command[LINK_COMMAND_MAX]; /* exec: the command line; subsystem: its name; forwards: the
+                                       destination */
     uint64_t bytes_in, bytes_out;
     uint32_t exit_status; /* UINT32_MAX: none was sent */
     char exit_signal[32];
@@ -414,7 +419,7 @@ struct link_back_result { /* since version 3: choosing again */
     LINK_BLOB(LINK_TICKET_MAX) ticket;
 };
 
-struct link_watch { /* since version 3; fd: our end of a stream socket, see proxy/ssh/watch.h */
+struct link_watch {   /* since version 3; fd: our end of a stream socket, see proxy/ssh/watch.h */
     uint64_t watch;   /* for WATCH_CLOSED */
     uint32_t channel; /* 0: the terminal that was opened last */
     uint8_t may_type;

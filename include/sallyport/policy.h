@@ -16,9 +16,34 @@
 enum policy_counts { COUNTS_AUTO, COUNTS_INPUT, COUNTS_TRAFFIC };
 enum policy_input { INPUT_NO, INPUT_ECHOED, INPUT_ALL };
 enum policy_on_failure { ON_FAILURE_TERMINATE, ON_FAILURE_REFUSE, ON_FAILURE_CONTINUE };
-enum policy_kind { POLICY_DURATION, POLICY_COUNT, POLICY_SIZE, POLICY_BOOL, POLICY_CHOICE };
+enum policy_kind {
+    POLICY_DURATION,
+    POLICY_COUNT,
+    POLICY_SIZE,
+    POLICY_BOOL,
+    POLICY_CHOICE,
+    POLICY_SET,         /* words of the choices, as bits; none and all are words too */
+    POLICY_DESTINATIONS /* a text, not a number: see POLICY_TEXTS */
+};
 
-/* member, key, section of proxy.conf, kind, choices ("a|b"), default, min, max, help */
+/* Bits of `channels`, in the order of its choices. */
+enum policy_channel {
+    POLICY_CHANNEL_SHELL = 1,
+    POLICY_CHANNEL_EXEC = 2,
+    POLICY_CHANNEL_SFTP = 4,
+    POLICY_CHANNEL_FORWARD = 8,
+    POLICY_CHANNEL_REMOTE_FORWARD = 16,
+    POLICY_CHANNEL_AGENT = 32,
+    POLICY_CHANNEL_X11 = 64,
+    POLICY_CHANNEL_STREAMLOCAL = 128
+};
+
+#define POLICY_TEXT_MAX 512 /* bytes of a text with its NUL */
+
+/*
+ * member, key, section of proxy.conf, kind, choices ("a|b"), default, min, max, help. The order is
+ * the link's: a new key goes to the end and into policy_key_count_at().
+ */
 #define POLICY_KEYS(X)                                                                           \
     X(idle_after, "idle_after", "idle", POLICY_DURATION, NULL, "5m", 0, 31536000,                \
       "Show a session as idle after this long without activity; 0 never does.")                  \
@@ -33,8 +58,9 @@ enum policy_kind { POLICY_DURATION, POLICY_COUNT, POLICY_SIZE, POLICY_BOOL, POLI
       "Live sessions one user may have; 0 is no limit.")                                         \
     X(max_duration, "max_duration", "limits", POLICY_DURATION, NULL, "0", 0, 31536000,           \
       "End a session after this long, active or not; 0 never does.")                             \
-    X(channels, "channels", "limits", POLICY_COUNT, NULL, "10", 1, 1000,                         \
-      "Channels that may be open on one connection at a time.")                                  \
+    X(max_channels, "channels", "limits", POLICY_COUNT, NULL, "10", 1, 1000,                     \
+      "Shells, commands and file transfers that may run on one connection at a time; forwarded " \
+      "connections have a limit of their own.")                                                  \
     X(record, "ssh", "recording", POLICY_BOOL, NULL, "yes", 0, 1,                                \
       "Record SSH terminals and the output of commands.")                                        \
     X(input, "input", "recording", POLICY_CHOICE, "no|echoed|all", "no", 0, 2,                   \
@@ -43,11 +69,27 @@ enum policy_kind { POLICY_DURATION, POLICY_COUNT, POLICY_SIZE, POLICY_BOOL, POLI
     X(on_failure, "on_failure", "recording", POLICY_CHOICE, "terminate|refuse|continue",         \
       "terminate", 0, 2,                                                                         \
       "When a recording cannot be written: terminate ends the session and refuses new ones, "    \
-      "refuse lets live ones go on unrecorded and refuses new ones, continue does neither.")
+      "refuse lets live ones go on unrecorded and refuses new ones, continue does neither.")     \
+    X(channels, "channels", "ssh", POLICY_SET,                                                   \
+      "shell|exec|sftp|forward|remote-forward|agent|x11|streamlocal",                            \
+      "shell exec sftp forward remote-forward agent x11", 0, 255,                                \
+      "What a session may be used for: shell; exec, commands, which scp -O, rsync and git are "  \
+      "too; sftp; forward (-L, -D, -W); remote-forward (-R); agent (-A); x11 (-X); streamlocal " \
+      "(forwarded sockets, which this version cannot do). Or none, or all.")
+
+/* Keys whose value is a text; they follow the others in every list. */
+#define POLICY_TEXTS(X)                                                                          \
+    X(forward_to, "forward_to", "ssh", POLICY_DESTINATIONS, NULL, "any", 0, POLICY_TEXT_MAX - 1, \
+      "Where forwarded connections may go, as the target sees it: any, or HOST:PORT with * and " \
+      "? in HOST, and * or a range such as 8000-8099 for PORT. Names are compared as the "       \
+      "client writes them.")
 
 struct policy {
 #define X(member, key, section, kind, choices, def, min, max, help) uint64_t member;
     POLICY_KEYS(X)
+#undef X
+#define X(member, key, section, kind, choices, def, min, max, help) char member[POLICY_TEXT_MAX];
+    POLICY_TEXTS(X)
 #undef X
 };
 
@@ -75,12 +117,27 @@ extern const size_t policy_key_count;
 /* The built-in defaults. */
 void policy_defaults(struct policy *p);
 
+/* How many keys a peer of that version of the link knows. */
+size_t policy_key_count_at(uint8_t link_version);
+
 /* Parse one value as a row says. On error writes a sentence that says what to do to err; it does
- * not name the key, which has two names: the caller does. */
+ * not name the key, which has two names: the caller does. A text is checked only, *value is 0. */
 MUST_CHECK int policy_parse_value(const struct policy_key *key, const char *text, uint64_t *value,
                                   char *err, size_t err_len);
 const char *policy_value_text(const struct policy_key *key, uint64_t value, char *dst,
                               size_t dst_len);
+
+bool policy_is_text(const struct policy_key *key);
+/* Parse and store a value of any kind; nothing changes on an error. */
+MUST_CHECK int policy_set(struct policy *p, const struct policy_key *key, const char *text,
+                          char *err, size_t err_len);
+/* The value of a key as policy_set() would take it; dst has POLICY_TEXT_MAX bytes. Without blanks:
+ * the words of a set have commas between them. */
+const char *policy_get(const struct policy *p, const struct policy_key *key,
+                       char dst[POLICY_TEXT_MAX]);
+
+/* May a forwarded connection go to this host and port? `list` as forward_to has it. */
+bool policy_allows_destination(const char *list, const char *host, uint16_t port);
 
 /* Set KEY=VALUE in an overlay; an empty VALUE unsets the key. */
 MUST_CHECK int policy_overlay_set(struct policy_overlay *o, const char *assignment, char *err,

@@ -68,7 +68,8 @@ int recording_state_from_name(const char *name);
 #define SESSION_TEXT_MAX    256 /* a sentence for people */
 #define SESSION_DEVICE_MAX  128
 #define SESSION_ADDRESS_MAX 300 /* HOST:PORT of a target, host up to 255 */
-#define CHANNELS_TEXT_MAX   128 /* "session,session" */
+#define CHANNELS_TEXT_MAX   128 /* "session,forward*3" */
+#define CHANNELS_SHOWN_MAX  1000
 
 /*
  * Everything about one session, live or ended. Plain data, copied; owns nothing. Text fields hold
@@ -88,7 +89,7 @@ struct session_info {
     uint16_t client_port;
     char device[SESSION_DEVICE_MAX];  /* SSH client version, RDP client name */
     char location[128];               /* address class or place; "" when unknown */
-    char channels[CHANNELS_TEXT_MAX]; /* kinds, comma separated, in order of opening */
+    char channels[CHANNELS_TEXT_MAX]; /* open ones by kind: word, or word*count, with commas */
     char ended_by[NAME_MAX_LEN + 16]; /* user, "admin NAME", "broker", "target", "client" */
     char end_text[SESSION_TEXT_MAX];
     char node[NAME_MAX_LEN + 1];

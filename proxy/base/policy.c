@@ -10,29 +10,46 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sallyport/destination.h>
 #include <sallyport/text.h>
 
 #define RECORD_CONF_KEY "ssh" /* on a target, role or grant the word alone would say nothing */
 #define VALUE_TEXT_MAX  64
 #define SHOWN_MAX       80 /* bytes of a wrong value that an error repeats */
 #define CHOICES_MAX     8
+#define SEPARATORS      " \t," /* between the words of a set or of destinations */
 
-const struct policy_key policy_keys[] = {
-#define X(member, key, section, kind, choices, def, min, max, help) \
+#define ROW(member, key, section, kind, choices, def, min, max, help) \
     {#member, section, key, kind, choices, def, min, max, offsetof(struct policy, member), help},
-    POLICY_KEYS(X)
-#undef X
-};
+#define ONE(member, key, section, kind, choices, def, min, max, help) +1
+#define KEY_COUNT                                                     (POLICY_KEYS(ONE))
+#define TEXT_COUNT                                                    (POLICY_TEXTS(ONE))
+
+const struct policy_key policy_keys[] = {POLICY_KEYS(ROW) POLICY_TEXTS(ROW)};
 const size_t policy_key_count = sizeof(policy_keys) / sizeof(policy_keys[0]);
 
-static_assert(sizeof(policy_keys) / sizeof(policy_keys[0]) <= 32, "overlay.set has 32 bits");
-static_assert(sizeof(struct policy) ==
-                  sizeof(uint64_t) * (sizeof(policy_keys) / sizeof(policy_keys[0])),
+static_assert(KEY_COUNT + TEXT_COUNT <= 32, "overlay.set has 32 bits");
+static_assert(sizeof(struct policy) == sizeof(uint64_t) * KEY_COUNT + POLICY_TEXT_MAX * TEXT_COUNT,
               "a policy is its keys and nothing else");
+
+size_t policy_key_count_at(uint8_t link_version)
+{
+    return link_version < 3 ? 10 : policy_key_count;
+}
+
+bool policy_is_text(const struct policy_key *key)
+{
+    return key->kind == POLICY_DESTINATIONS;
+}
 
 static uint64_t *value_of(struct policy *p, const struct policy_key *key)
 {
     return (uint64_t *)(void *)((uint8_t *)p + key->offset);
+}
+
+static char *text_at(struct policy *p, const struct policy_key *key)
+{
+    return (char *)p + key->offset;
 }
 
 static uint64_t get_value(const struct policy *p, const struct policy_key *key)
@@ -85,6 +102,124 @@ static int parse_choice(const struct policy_key *key, const char *text, uint64_t
     return ERR_INVALID;
 }
 
+/* ---- sets and destinations: words with blanks or commas between them ---- */
+
+/* The next word, cut to fit; NULL behind the last one. */
+static const char *next_word(const char **at, char *dst, size_t dst_len)
+{
+    const char *word = *at + strspn(*at, SEPARATORS);
+    size_t len = strcspn(word, SEPARATORS);
+
+    *at = word + len;
+    snprintf(dst, dst_len, "%.*s", (int)(len < dst_len ? len : dst_len), word);
+    return len > 0 ? dst : NULL;
+}
+
+static bool find_word(const struct policy_key *key, const char *word, uint64_t *bits)
+{
+    char names[CHOICES_MAX][VALUE_TEXT_MAX];
+    const char *pointers[CHOICES_MAX];
+    size_t count = split_choices(key->choices, names, pointers);
+
+    if (strcmp(word, "none") == 0 || strcmp(word, "all") == 0) {
+        *bits = word[0] == 'a' ? key->max : 0;
+        return true;
+    }
+    for (size_t i = 0; i < count; i++) {
+        *bits = UINT64_C(1) << i;
+        if (strcmp(word, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int parse_set(const struct policy_key *key, const char *text, uint64_t *value, char *err,
+                     size_t err_len)
+{
+    char names[CHOICES_MAX][VALUE_TEXT_MAX], word[VALUE_TEXT_MAX], wrong[SHOWN_MAX];
+    const char *pointers[CHOICES_MAX], *near, *at = text;
+    uint64_t parsed = 0, bits = 0;
+    size_t count = 0;
+
+    while (next_word(&at, word, sizeof(word))) {
+        if (!find_word(key, word, &bits)) {
+            near = text_nearest(word, pointers, split_choices(key->choices, names, pointers));
+            snprintf(err, err_len, "'%s' is not one of %s, none and all%s%s%s", shown(wrong, word),
+                     key->choices, near ? " (did you mean '" : "", near ? near : "",
+                     near ? "'?)" : "");
+            return ERR_INVALID;
+        }
+        parsed |= bits;
+        count++;
+    }
+    if (count == 0) {
+        snprintf(err, err_len, "needs words of %s, or none, or all", key->choices);
+        return ERR_INVALID;
+    }
+    *value = parsed;
+    return 0;
+}
+
+static const char *set_text(const struct policy_key *key, uint64_t value, char *dst, size_t dst_len)
+{
+    char names[CHOICES_MAX][VALUE_TEXT_MAX];
+    const char *pointers[CHOICES_MAX];
+    size_t count = split_choices(key->choices, names, pointers), used = 0;
+
+    snprintf(dst, dst_len, "none");
+    for (size_t i = 0; i < count && used < dst_len; i++) {
+        if (value & UINT64_C(1) << i)
+            used += (size_t)snprintf(dst + used, dst_len - used, "%s%s", used ? "," : "", names[i]);
+    }
+    return dst;
+}
+
+static int check_destinations(const char *text, char *err, size_t err_len)
+{
+    char word[POLICY_TEXT_MAX], wrong[SHOWN_MAX];
+    const char *at = text;
+    size_t count = 0;
+
+    if (strlen(text) >= POLICY_TEXT_MAX) {
+        snprintf(err, err_len, "is longer than %d bytes", POLICY_TEXT_MAX - 1);
+        return ERR_INVALID;
+    }
+    for (; next_word(&at, word, sizeof(word)); count++) {
+        if (!destination_is_pattern(word)) {
+            snprintf(err, err_len,
+                     "'%s' is not a destination: write any, or HOST:PORT such as db*.corp:5432, "
+                     "10.0.0.*:8000-8099 or [fd00::*]:*",
+                     shown(wrong, word));
+            return ERR_INVALID;
+        }
+    }
+    if (count == 0)
+        snprintf(err, err_len, "needs any, or patterns HOST:PORT");
+    return count ? 0 : ERR_INVALID;
+}
+
+/* One separator between words: a stored overlay has none but commas inside a value. */
+static void copy_words(char dst[POLICY_TEXT_MAX], const char *text)
+{
+    char word[POLICY_TEXT_MAX];
+    size_t used = 0;
+
+    dst[0] = '\0';
+    while (used < POLICY_TEXT_MAX && next_word(&text, word, sizeof(word)))
+        used += (size_t)snprintf(dst + used, POLICY_TEXT_MAX - used, "%s%s", used ? "," : "", word);
+}
+
+bool policy_allows_destination(const char *list, const char *host, uint16_t port)
+{
+    char word[POLICY_TEXT_MAX];
+
+    while (next_word(&list, word, sizeof(word))) {
+        if (destination_matches(word, host, port))
+            return true;
+    }
+    return false;
+}
+
 /* ---- values ---- */
 
 static bool parse_bool(const char *text, uint64_t *value)
@@ -114,6 +249,8 @@ static bool parse_plain(enum policy_kind kind, const char *text, uint64_t *value
         return parse_bool(text, value);
     case POLICY_COUNT:
     case POLICY_CHOICE:
+    case POLICY_SET:
+    case POLICY_DESTINATIONS:
         break;
     }
     return text_parse_u64(text, value);
@@ -139,6 +276,12 @@ int policy_parse_value(const struct policy_key *key, const char *text, uint64_t 
 
     if (key->kind == POLICY_CHOICE)
         return parse_choice(key, text, value, err, err_len);
+    if (key->kind == POLICY_SET)
+        return parse_set(key, text, value, err, err_len);
+    if (key->kind == POLICY_DESTINATIONS) {
+        *value = 0;
+        return check_destinations(text, err, err_len);
+    }
     if (!parse_plain(key->kind, text, &parsed)) {
         snprintf(err, err_len, "'%s' is not %s", shown(wrong, text), how_to_write(key->kind));
         return ERR_INVALID;
@@ -196,11 +339,45 @@ const char *policy_value_text(const struct policy_key *key, uint64_t value, char
             return dst;
         }
         break;
+    case POLICY_SET:
+        return set_text(key, value, dst, dst_len);
     case POLICY_COUNT:
+    case POLICY_DESTINATIONS:
         break;
     }
     snprintf(dst, dst_len, "%" PRIu64, value);
     return dst;
+}
+
+int policy_set(struct policy *p, const struct policy_key *key, const char *text, char *err,
+               size_t err_len)
+{
+    uint64_t value = 0;
+    int result = policy_parse_value(key, text, &value, err, err_len);
+
+    if (result < 0)
+        return result;
+    if (policy_is_text(key))
+        copy_words(text_at(p, key), text);
+    else
+        *value_of(p, key) = value;
+    return 0;
+}
+
+const char *policy_get(const struct policy *p, const struct policy_key *key,
+                       char dst[POLICY_TEXT_MAX])
+{
+    if (!policy_is_text(key))
+        return policy_value_text(key, get_value(p, key), dst, POLICY_TEXT_MAX);
+    memcpy(dst, (const char *)p + key->offset, POLICY_TEXT_MAX);
+    dst[POLICY_TEXT_MAX - 1] = '\0';
+    return dst;
+}
+
+/* As it is before it is set. */
+static void clear(struct policy *p, const struct policy_key *key)
+{
+    memset((uint8_t *)p + key->offset, 0, policy_is_text(key) ? POLICY_TEXT_MAX : sizeof(uint64_t));
 }
 
 void policy_defaults(struct policy *p)
@@ -209,8 +386,7 @@ void policy_defaults(struct policy *p)
 
     memset(p, 0, sizeof(*p));
     for (size_t i = 0; i < policy_key_count; i++)
-        if (policy_parse_value(&policy_keys[i], policy_keys[i].def, value_of(p, &policy_keys[i]),
-                               err, sizeof(err)) < 0)
+        if (policy_set(p, &policy_keys[i], policy_keys[i].def, err, sizeof(err)) < 0)
             abort(); /* our own table is wrong: the first test says so */
 }
 
@@ -240,7 +416,6 @@ int policy_overlay_set(struct policy_overlay *o, const char *assignment, char *e
     const char *equals = strchr(assignment, '=');
     char name[VALUE_TEXT_MAX], wrong[SHOWN_MAX], why[256];
     size_t i = 0;
-    uint64_t value = 0;
     int result;
 
     if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof(name)) {
@@ -254,22 +429,21 @@ int policy_overlay_set(struct policy_overlay *o, const char *assignment, char *e
         return result;
     if (!equals[1]) {
         o->set &= ~(UINT32_C(1) << i);
-        *value_of(&o->values, &policy_keys[i]) = 0;
+        clear(&o->values, &policy_keys[i]);
         return 0;
     }
-    result = policy_parse_value(&policy_keys[i], equals + 1, &value, why, sizeof(why));
+    result = policy_set(&o->values, &policy_keys[i], equals + 1, why, sizeof(why));
     if (result < 0) {
         snprintf(err, err_len, "%s: %s", name, why);
         return result;
     }
     o->set |= UINT32_C(1) << i;
-    *value_of(&o->values, &policy_keys[i]) = value;
     return 0;
 }
 
 void policy_overlay_text(const struct policy_overlay *o, struct buffer *out)
 {
-    char text[VALUE_TEXT_MAX];
+    char text[POLICY_TEXT_MAX];
     const char *blank = "";
 
     for (size_t i = 0; i < policy_key_count; i++) {
@@ -277,15 +451,14 @@ void policy_overlay_text(const struct policy_overlay *o, struct buffer *out)
 
         if (!(o->set & UINT32_C(1) << i))
             continue;
-        buffer_printf(out, "%s%s=%s", blank, key->key,
-                      policy_value_text(key, get_value(&o->values, key), text, sizeof(text)));
+        buffer_printf(out, "%s%s=%s", blank, key->key, policy_get(&o->values, key, text));
         blank = " ";
     }
 }
 
 int policy_overlay_parse(struct policy_overlay *o, const char *text, char *err, size_t err_len)
 {
-    char word[VALUE_TEXT_MAX * 2], wrong[SHOWN_MAX];
+    char word[VALUE_TEXT_MAX + POLICY_TEXT_MAX], wrong[SHOWN_MAX];
     int result;
 
     memset(o, 0, sizeof(*o));
@@ -313,7 +486,11 @@ int policy_overlay_parse(struct policy_overlay *o, const char *text, char *err, 
 
 void policy_apply(struct policy *p, const struct policy_overlay *o)
 {
-    for (size_t i = 0; i < policy_key_count; i++)
+    for (size_t i = 0; i < policy_key_count; i++) {
+        const struct policy_key *key = &policy_keys[i];
+
         if (o->set & UINT32_C(1) << i)
-            *value_of(p, &policy_keys[i]) = get_value(&o->values, &policy_keys[i]);
+            memcpy((uint8_t *)p + key->offset, (const uint8_t *)&o->values + key->offset,
+                   policy_is_text(key) ? POLICY_TEXT_MAX : sizeof(uint64_t));
+    }
 }

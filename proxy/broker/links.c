@@ -315,9 +315,7 @@ static bool adopt_session(struct relay_link *l, int page_fd)
     }
     l->policy = policy;
     l->is_ready = row.info.state != SESSION_CONNECTING;
-    l->channel_count = row.info.channels[0] ? 1 : 0;
-    for (const char *p = row.info.channels; *p; p++)
-        l->channel_count += *p == ',';
+    link_count_channels(l, row.info.channels);
     recordings_adopt(b->recordings, l->session_id);
     return true;
 }
@@ -765,6 +763,8 @@ static void keep_fixed(struct policy *fresh, const struct policy *old)
     fresh->input = old->input;
     fresh->on_failure = old->on_failure;
     fresh->channels = old->channels;
+    fresh->max_channels = old->max_channels;
+    memcpy(fresh->forward_to, old->forward_to, sizeof(fresh->forward_to));
 }
 
 void links_refresh_policies(struct links *all, bool is_access, const char *author)

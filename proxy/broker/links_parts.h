@@ -56,8 +56,8 @@ struct relay_link {
     char account[ACCOUNT_MAX_LEN + 1];
     char target[NAME_MAX_LEN + 1];
     struct policy policy;
-    uint32_t channel_count; /* open ones */
-    int page_fd;            /* between open and ROUTE_RESULT */
+    uint32_t channel_count[CHANNEL_KIND_COUNT]; /* open ones */
+    int page_fd;                                /* between open and ROUTE_RESULT */
     uint8_t protocol;
 };
 TAILQ_HEAD(link_list, relay_link);
@@ -141,6 +141,8 @@ void link_on_event(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_files(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_door(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_back(struct relay_link *l, struct link_message *m, int *fds);
+/* Count the open channels from the text of the session's row, as an adopted relay's link does. */
+void link_count_channels(struct relay_link *l, const char *channels);
 void link_on_closed(struct relay_link *l, struct link_message *m, int *fds);
 /* The minute of failed logins without a row is over. */
 void link_failures_cb(evutil_socket_t fd, short what, void *links);

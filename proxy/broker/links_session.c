@@ -59,24 +59,99 @@ void link_on_record_open(struct relay_link *l, struct link_message *m, int *fds)
                                                                   : RECORDING_FAILED);
 }
 
-void link_on_channel(struct relay_link *l, struct link_message *m, int *fds)
+static const struct {
+    const char *event; /* the word in an event */
+    const char *shown; /* the word in a session's channels */
+} channel_kinds[CHANNEL_KIND_COUNT] = {
+    [CHANNEL_SHELL] = {"shell", "session"},
+    [CHANNEL_EXEC] = {"exec", "session"},
+    [CHANNEL_TRANSFER] = {"transfer", "session"},
+    [CHANNEL_SUBSYSTEM] = {"subsystem", "session"},
+    [CHANNEL_FORWARD] = {"forward", "forward"},
+    [CHANNEL_REMOTE_FORWARD] = {"remote-forward", "remote-forward"},
+    [CHANNEL_AGENT] = {"agent", "agent"},
+    [CHANNEL_X11] = {"x11", "x11"},
+};
+
+/* "session*2,forward": the kinds that share a word stand together in the table. */
+static void tell_channels(const struct relay_link *l)
 {
-    static const char *const kinds[] = {"shell", "exec", "transfer", "subsystem"};
-    const struct link_channel *c = &m->channel;
     char channels[CHANNELS_TEXT_MAX] = "";
     size_t at = 0;
 
+    for (size_t kind = 0, next; kind < CHANNEL_KIND_COUNT && at < sizeof(channels); kind = next) {
+        uint32_t count = 0;
+
+        for (next = kind; next < CHANNEL_KIND_COUNT &&
+                          strcmp(channel_kinds[next].shown, channel_kinds[kind].shown) == 0;
+             next++)
+            count += l->channel_count[next];
+        if (count == 0)
+            continue;
+        at += (size_t)snprintf(channels + at, sizeof(channels) - at, at ? ",%s" : "%s",
+                               channel_kinds[kind].shown);
+        if (count > 1 && at < sizeof(channels))
+            at += (size_t)snprintf(channels + at, sizeof(channels) - at, "*%u", count);
+    }
+    tracker_channels(l->links->broker->tracker, l->session_id, channels);
+}
+
+static void count_word(struct relay_link *l, const char *word, size_t len, uint64_t count)
+{
+    for (size_t kind = 0; kind < CHANNEL_KIND_COUNT; kind++) {
+        if (strlen(channel_kinds[kind].shown) != len ||
+            memcmp(channel_kinds[kind].shown, word, len) != 0)
+            continue;
+        l->channel_count[kind] += count < CHANNELS_SHOWN_MAX ? (uint32_t)count : CHANNELS_SHOWN_MAX;
+        return;
+    }
+}
+
+void link_count_channels(struct relay_link *l, const char *channels)
+{
+    memset(l->channel_count, 0, sizeof(l->channel_count));
+    while (*channels) {
+        size_t len = strcspn(channels, ","), name = strcspn(channels, ",*");
+        char number[16];
+        uint64_t count = 1;
+
+        snprintf(number, sizeof(number), "%.*s", len > name ? (int)(len - name - 1) : 0,
+                 channels + name + (len > name));
+        if (len > name && !text_parse_u64(number, &count))
+            count = 1;
+        count_word(l, channels, name, count);
+        channels += len + (channels[len] == ',');
+    }
+}
+
+/* What the row knew as "session" only may be any of the kinds that are shown so. */
+static void count_channel(struct relay_link *l, uint8_t kind, uint8_t change)
+{
+    if (change == LINK_CHANNEL_OPENED && l->channel_count[kind] < CHANNELS_SHOWN_MAX) {
+        l->channel_count[kind]++;
+    } else if (change == LINK_CHANNEL_CLOSED) {
+        for (size_t i = 0; i < CHANNEL_KIND_COUNT; i++) {
+            size_t k = (kind + i) % CHANNEL_KIND_COUNT;
+
+            if (l->channel_count[k] == 0 ||
+                strcmp(channel_kinds[k].shown, channel_kinds[kind].shown) != 0)
+                continue;
+            l->channel_count[k]--;
+            return;
+        }
+    }
+}
+
+void link_on_channel(struct relay_link *l, struct link_message *m, int *fds)
+{
+    const struct link_channel *c = &m->channel;
+
     (void)fds;
-    if (c->change == LINK_CHANNEL_OPENED && l->channel_count < 1000)
-        l->channel_count++;
-    else if (c->change == LINK_CHANNEL_CLOSED && l->channel_count > 0)
-        l->channel_count--;
-    link_note_channel(l, c, kinds[c->kind]);
+    count_channel(l, c->kind, c->change);
+    link_note_channel(l, c, channel_kinds[c->kind].event);
     if (c->change == LINK_CHANNEL_CLOSED) /* its last frame came before */
         recordings_close_channel(l->links->broker->recordings, l->session_id, c->channel);
-    for (uint32_t i = 0; i < l->channel_count && at + 9 < sizeof(channels); i++)
-        at += (size_t)snprintf(channels + at, sizeof(channels) - at, "%ssession", i ? "," : "");
-    tracker_channels(l->links->broker->tracker, l->session_id, channels);
+    tell_channels(l);
 }
 
 void link_on_frame(struct relay_link *l, struct link_message *m, int *fds)

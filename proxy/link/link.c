@@ -364,12 +364,27 @@ static void put_number(struct buffer *out, uint64_t value, uint64_t max, size_t 
     buffer_put_be(out, value, bytes);
 }
 
-static void put_policy(struct buffer *out, const uint8_t *at)
+static void put_text(struct buffer *out, const uint8_t *at, size_t cap)
 {
+    size_t len = strnlen((const char *)at, cap);
+
+    if (len == cap)
+        out->failed = true;
+    else
+        put_bytes(out, at, len);
+}
+
+static void put_policy(struct buffer *out, const uint8_t *at, uint8_t version)
+{
+    size_t count = policy_key_count_at(version);
     uint64_t value;
 
-    buffer_put_be(out, policy_key_count, 2);
-    for (size_t i = 0; i < policy_key_count; i++) {
+    buffer_put_be(out, count, 2);
+    for (size_t i = 0; i < count; i++) {
+        if (policy_is_text(&policy_keys[i])) {
+            put_text(out, at + policy_keys[i].offset, POLICY_TEXT_MAX);
+            continue;
+        }
         memcpy(&value, at + policy_keys[i].offset, sizeof(value));
         if (value < policy_keys[i].min || value > policy_keys[i].max)
             out->failed = true;
@@ -377,13 +392,12 @@ static void put_policy(struct buffer *out, const uint8_t *at)
     }
 }
 
-static void put_field(struct buffer *out, const struct field *f, const uint8_t *at)
+static void put_field(struct buffer *out, const struct field *f, const uint8_t *at, uint8_t version)
 {
     const struct blob_head *blob = (const void *)at;
     uint16_t u16;
     uint32_t u32;
     uint64_t u64;
-    size_t len;
 
     switch ((enum field_kind)f->kind) {
     case FIELD_U8:
@@ -403,11 +417,7 @@ static void put_field(struct buffer *out, const struct field *f, const uint8_t *
         buffer_put_be(out, u64, 8);
         break;
     case FIELD_TEXT:
-        len = strnlen((const char *)at, f->max);
-        if (len == f->max)
-            out->failed = true;
-        else
-            put_bytes(out, at, len);
+        put_text(out, at, f->max);
         break;
     case FIELD_BLOB:
         if (blob->len > f->max)
@@ -416,7 +426,7 @@ static void put_field(struct buffer *out, const struct field *f, const uint8_t *
             put_bytes(out, blob->data, blob->len);
         break;
     case FIELD_POLICY:
-        put_policy(out, at);
+        put_policy(out, at, version);
         break;
     }
 }
@@ -438,7 +448,7 @@ void link_encode(const struct link_message *m, uint8_t version, struct buffer *o
     buffer_put_be(out, m->type, 1);
     for (size_t i = 0; i < row->field_count && !out->failed; i++)
         if (row->fields[i].since <= version)
-            put_field(out, &row->fields[i], (const uint8_t *)m + row->fields[i].offset);
+            put_field(out, &row->fields[i], (const uint8_t *)m + row->fields[i].offset, version);
     if (out->len > LINK_MESSAGE_MAX)
         out->failed = true;
 }
@@ -475,15 +485,33 @@ static bool get_blob(struct cursor *c, size_t cap, struct blob_head *blob)
     return true;
 }
 
-/* Exactly the keys of this build: a key that is added brings a version of the link with it. */
-static bool get_policy(struct cursor *c, uint8_t *at)
+static bool get_policy_text(struct cursor *c, const struct policy_key *key, uint8_t *at)
 {
+    char why[256];
+    uint64_t unused;
+
+    memset(at + key->offset, 0, POLICY_TEXT_MAX);
+    return get_text(c, POLICY_TEXT_MAX, at + key->offset) &&
+           policy_parse_value(key, (const char *)at + key->offset, &unused, why, sizeof(why)) == 0;
+}
+
+/* Exactly the keys of that version: a key that is added brings a version of the link with it. Those
+ * that an older one does not have are as if nobody had set them. */
+static bool get_policy(struct cursor *c, uint8_t *at, uint8_t version)
+{
+    size_t wanted = policy_key_count_at(version);
     uint16_t count;
     uint64_t value;
 
-    if (!cursor_be16(c, &count) || count != policy_key_count)
+    if (!cursor_be16(c, &count) || count != wanted)
         return false;
-    for (size_t i = 0; i < policy_key_count; i++) {
+    policy_defaults((void *)at);
+    for (size_t i = 0; i < wanted; i++) {
+        if (policy_is_text(&policy_keys[i])) {
+            if (!get_policy_text(c, &policy_keys[i], at))
+                return false;
+            continue;
+        }
         if (!cursor_be64(c, &value) || value < policy_keys[i].min || value > policy_keys[i].max)
             return false;
         memcpy(at + policy_keys[i].offset, &value, sizeof(value));
@@ -491,7 +519,7 @@ static bool get_policy(struct cursor *c, uint8_t *at)
     return true;
 }
 
-static bool get_field(struct cursor *c, const struct field *f, uint8_t *at)
+static bool get_field(struct cursor *c, const struct field *f, uint8_t *at, uint8_t version)
 {
     uint16_t u16;
     uint32_t u32;
@@ -521,7 +549,7 @@ static bool get_field(struct cursor *c, const struct field *f, uint8_t *at)
     case FIELD_BLOB:
         return get_blob(c, f->max, (void *)at);
     case FIELD_POLICY:
-        return get_policy(c, at);
+        return get_policy(c, at, version);
     }
     return false;
 }
@@ -531,7 +559,7 @@ static int decode_fields(struct link_message *m, const struct message_row *row, 
     for (size_t i = 0; i < row->field_count; i++) {
         const struct field *f = &row->fields[i];
 
-        if (f->since <= m->version && !get_field(&c, f, (uint8_t *)m + f->offset))
+        if (f->since <= m->version && !get_field(&c, f, (uint8_t *)m + f->offset, m->version))
             return ERR_INVALID;
     }
     return cursor_at_end(&c) ? 0 : ERR_INVALID;

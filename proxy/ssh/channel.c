@@ -82,7 +82,7 @@ void channel_open_message(struct session *s, ssh_message message)
         refuse_open(s, message, "only sessions are offered: no forwarding");
         return;
     }
-    if (count_channels(s) >= relay_policy(s->relay)->channels) {
+    if (count_channels(s) >= relay_policy(s->relay)->max_channels) {
         refuse_open(s, message, "too many channels on one connection");
         return;
     }

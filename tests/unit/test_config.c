@@ -185,7 +185,9 @@ static void test_empty_file_gives_the_defaults_of_the_contract(void **state)
     assert_int_equal(c->key_offers, 20);
     assert_int_equal(c->source_failures, 10);
     assert_int_equal(c->source_block_s, 60);
-    assert_int_equal(c->policy.channels, 10);
+    assert_int_equal(c->policy.max_channels, 10);
+    assert_int_equal(c->policy.channels, 127);
+    assert_string_equal(c->policy.forward_to, "any");
     assert_string_equal(c->recording_dir, "/var/lib/sallyport/recordings");
     assert_int_equal(c->recording_min_free, 256 * 1024 * 1024);
     assert_int_equal(c->warnings.count, 0);
@@ -248,7 +250,7 @@ static void test_values_of_every_kind(void **state)
     assert_string_equal(c->ssh_host_key.items[0], "/etc/k1");
     assert_string_equal(c->ssh_separators, "+:#@");
     assert_int_equal(c->policy.counts, COUNTS_TRAFFIC);
-    assert_int_equal(c->policy.channels, 7);
+    assert_int_equal(c->policy.max_channels, 7);
     assert_int_equal(c->policy.record, 0);
     assert_int_equal(c->policy.on_failure, ON_FAILURE_CONTINUE);
     assert_int_equal(c->recording_min_free, 65536);
@@ -499,7 +501,7 @@ static void test_include_is_lexical_and_keeps_the_section(void **state)
     write_file(f, "sub/d.conf", "[ssh]\nlisten = 127.0.0.1:3\n");
     write_file(f, "sub/10.conf", "[ssh]\nlisten = 127.0.0.1:1\n");
     c = load_good(f, "[limits]\ninclude = sub/*.conf\nchannels = 3\ninclude = none/*.conf\n");
-    assert_int_equal(c->policy.channels, 3);
+    assert_int_equal(c->policy.max_channels, 3);
     assert_int_equal(c->ssh_listen.count, 3);
     assert_string_equal(c->ssh_listen.items[0], "127.0.0.1:1");
     assert_string_equal(c->ssh_listen.items[2], "127.0.0.1:3");
@@ -525,7 +527,7 @@ static void test_include_in_a_folder_with_pattern_characters(void **state)
     write_file(f, "o[dd]/proxy.conf", "include = x.con*\ninclude = ../a.conf\n");
     assert_int_equal(load(f), 0);
     c = f->config;
-    assert_int_equal(c->policy.channels, 3);
+    assert_int_equal(c->policy.max_channels, 3);
     assert_int_equal(c->key_offers, 3);
     assert_int_equal(remove(f->main_path), 0);
 }

@@ -511,10 +511,10 @@ static void roles_are_managed(void **state)
     json_decref(data);
     data = must(f, e, "role add",
                 "{\"name\":\"ops\",\"policy\":{\"idle_after\":\"90m\",\"record\":false,"
-                "\"channels\":3}}");
+                "\"max_channels\":3}}");
     assert_string_equal(text_of(json_object_get(data, "policy"), "idle_after"), "1h30m");
     assert_string_equal(text_of(json_object_get(data, "policy"), "record"), "no");
-    assert_string_equal(text_of(json_object_get(data, "policy"), "channels"), "3");
+    assert_string_equal(text_of(json_object_get(data, "policy"), "max_channels"), "3");
     json_decref(data);
     data = must(f, e, "role set",
                 "{\"name\":\"ops\",\"policy\":{\"idle_after\":null,\"counts\":\"input\"}}");

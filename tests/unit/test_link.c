@@ -183,6 +183,16 @@ static void leftovers_are_refused(void **unused)
     each_message(with_leftovers);
 }
 
+/* Of the default policy. */
+static size_t policy_wire_len(size_t keys)
+{
+    size_t len = 2;
+
+    for (size_t i = 0; i < keys; i++)
+        len += policy_is_text(&policy_keys[i]) ? 2 + strlen(policy_keys[i].def) : 8;
+    return len;
+}
+
 /* Where field `index` begins on the wire. */
 static size_t wire_offset(const struct message_row *row, size_t index)
 {
@@ -195,7 +205,7 @@ static size_t wire_offset(const struct message_row *row, size_t index)
         if (f->kind <= FIELD_I64)
             at += number_len[f->kind];
         else if (f->kind == FIELD_POLICY)
-            at += 2 + 8 * policy_key_count;
+            at += policy_wire_len(policy_key_count);
         else
             at += 2u + (f->kind == FIELD_TEXT && f->max <= FILL_SMALL ? f->max - 1u : FILL_SMALL);
     }
@@ -457,17 +467,44 @@ static void policies_are_exact(void **unused)
     (void)unused;
     fill(&sent, LINK_POLICY, LINK_VERSION, false);
     encode(&b, &sent, LINK_VERSION);
-    assert_int_equal(b.len, 2 + 2 + 8 * policy_key_count);
+    assert_int_equal(b.len, 2 + policy_wire_len(policy_key_count));
     b.data[3]++; /* one key more than this build has, even when its bytes follow */
     assert_int_equal(decode_exact(&got, b.data, b.len), ERR_INVALID);
     buffer_put_be(&b, 0, 8);
     assert_int_equal(decode_exact(&got, b.data, b.len), ERR_INVALID);
     b.data[3] = (uint8_t)(policy_key_count - 1);
-    assert_int_equal(decode_exact(&got, b.data, b.len - 16), ERR_INVALID);
+    assert_int_equal(decode_exact(&got, b.data, b.len - 8 - 5), ERR_INVALID);
+    buffer_finish(&b);
+    encode(&b, &sent, LINK_VERSION);
+    b.data[b.len - 1] = '\1'; /* "any", the last text, is no pattern now */
+    assert_int_equal(decode_exact(&got, b.data, b.len), ERR_INVALID);
     buffer_finish(&b);
     encode(&b, &sent, LINK_VERSION);
     b.data[4] = 0xff; /* idle_after past its maximum */
     assert_int_equal(decode_exact(&got, b.data, b.len), ERR_INVALID);
+    buffer_finish(&b);
+}
+
+static void an_older_policy_has_the_newer_defaults(void **unused)
+{
+    struct buffer b;
+
+    (void)unused;
+    fill(&sent, LINK_POLICY, LINK_VERSION, false);
+    sent.policy.policy.idle_after = 7;
+    sent.policy.policy.channels = 0;
+    memcpy(sent.policy.policy.forward_to, "h:1", 4);
+    encode(&b, &sent, 2);
+    assert_int_equal(b.len, 2 + policy_wire_len(10));
+    assert_int_equal(decode_exact(&got, b.data, b.len), 0);
+    assert_int_equal(got.policy.policy.idle_after, 7);
+    assert_int_equal(got.policy.policy.channels, 127);
+    assert_string_equal(got.policy.policy.forward_to, "any");
+    buffer_finish(&b);
+    encode(&b, &sent, 3);
+    assert_int_equal(decode_exact(&got, b.data, b.len), 0);
+    assert_int_equal(got.policy.policy.channels, 0);
+    assert_string_equal(got.policy.policy.forward_to, "h:1");
     buffer_finish(&b);
 }
 
@@ -701,6 +738,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(unknown_types_are_refused),
         cmocka_unit_test(our_own_mistakes_are_not_sent),
         cmocka_unit_test(policies_are_exact),
+        cmocka_unit_test(an_older_policy_has_the_newer_defaults),
         cmocka_unit_test(a_refused_message_leaves_no_secret),
         cmocka_unit_test(every_message_passes_a_socket),
         cmocka_unit_test(descriptors_ride_along),

@@ -705,9 +705,10 @@ static void test_policy_overlays(void **state)
     struct policy policy;
 
     people_and_places(s);
-    assert_int_equal(store_role_set_policy(
-                         s, "user", "idle_after=1m warn_after=2m disconnect_after=3m channels=1"),
-                     0);
+    assert_int_equal(
+        store_role_set_policy(s, "user",
+                              "idle_after=1m warn_after=2m disconnect_after=3m max_channels=1"),
+        0);
     t = target("web01", "www");
     (void)text_copy(t.policy, sizeof(t.policy), "warn_after=20m disconnect_after=30m record=no");
     assert_int_equal(store_target_set(s, &t, NULL), 0);
@@ -718,7 +719,7 @@ static void test_policy_overlays(void **state)
     assert_int_equal(policy.idle_after, 60);
     assert_int_equal(policy.warn_after, 20 * 60);
     assert_int_equal(policy.disconnect_after, 300 * 60);
-    assert_int_equal(policy.channels, 1);
+    assert_int_equal(policy.max_channels, 1);
     assert_int_equal(policy.record, 1);
     assert_int_equal(policy.max_duration, 77);
 }

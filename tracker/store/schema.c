@@ -155,7 +155,11 @@ const struct schema_step schema_steps[] = {
         ") STRICT;"
         "CREATE INDEX events_at ON events (at_wall_us);"},
     {2, /* how users log in: second factors, PAM, certificates; '' is "as the role says" */
-     "ALTER TABLE targets ADD COLUMN via TEXT NOT NULL DEFAULT '';" /* a target's name */
+     /* the number is max_channels now: channels is what a session may be used for */
+     "UPDATE roles SET policy = trim(replace(' ' || policy, ' channels=', ' max_channels='));"
+     "UPDATE targets SET policy = trim(replace(' ' || policy, ' channels=', ' max_channels='));"
+     "UPDATE grants SET policy = trim(replace(' ' || policy, ' channels=', ' max_channels='));"
+     "ALTER TABLE targets ADD COLUMN via TEXT NOT NULL DEFAULT '';"         /* a target's name */
      "ALTER TABLE targets ADD COLUMN certificate TEXT NOT NULL DEFAULT '';" /* of its key */
      "ALTER TABLE users ADD COLUMN second_factor TEXT NOT NULL DEFAULT '';"
      "ALTER TABLE users ADD COLUMN auth_source TEXT NOT NULL DEFAULT 'local';"

@@ -130,7 +130,8 @@ static void kind_text(const struct option *o, struct buffer *out)
         buffer_put_str(out, "Yes or no.");
         break;
     case OPTION_CHOICE:
-        buffer_put_str(out, "One of ");
+    case OPTION_SET:
+        buffer_put_str(out, o->type == OPTION_SET ? "Words, or none, or all: " : "One of ");
         for (const char *p = o->choices; *p; p++)
             buffer_put(out, *p == '|' ? ", " : p, *p == '|' ? 2 : 1);
         buffer_put_str(out, ".");
@@ -148,6 +149,9 @@ static void kind_text(const struct option *o, struct buffer *out)
         break;
     case OPTION_PATH:
         buffer_put_str(out, "A path.");
+        break;
+    case OPTION_DESTINATIONS:
+        buffer_put_str(out, "Patterns, with blanks between them.");
         break;
     case OPTION_TEXT:
         buffer_put_str(out, "A text.");
@@ -320,6 +324,10 @@ static const char *value_word(const struct option *o)
         return "number";
     case OPTION_PATH:
         return "path";
+    case OPTION_SET:
+        return "words";
+    case OPTION_DESTINATIONS:
+        return "patterns";
     case OPTION_TEXT:
         break;
     }

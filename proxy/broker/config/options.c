@@ -19,13 +19,14 @@
 
 const struct option_section option_sections[] = {
     {"proxy", "The daemon itself: where it keeps things, who it runs as, how long it waits."},
-    {"ssh", "The SSH door."},
+    {"ssh",
+     "The SSH door. channels and forward_to may also be set on a role, a target or a grant."},
     {"rdp", "The RDP door. RDP sessions are not recorded yet."},
     {"control", "The socket that sallyctl speaks to."},
     {"idle", "When a session counts as idle, and what happens then. Each key may also be set on a "
              "role, a target or a grant; the narrowest wins."},
-    {"limits", "How much is allowed. sessions_per_user, max_duration and channels may also be set "
-               "on a role, a target or a grant."},
+    {"limits", "How much is allowed. sessions_per_user, max_duration and channels (there called "
+               "max_channels) may also be set on a role, a target or a grant."},
     {"recording", "What sessions leave behind. ssh (there called record), input and on_failure may "
                   "also be set on a role, a target or a grant."},
 };
@@ -356,7 +357,7 @@ static const void *member_in(const struct config *c, const struct option *o)
 
 static bool is_number(const struct option *o)
 {
-    return o->type < OPTION_TEXT;
+    return o->type < OPTION_DESTINATIONS;
 }
 
 /* Numbers are parsed and printed by the policy's code, so that a grant and proxy.conf read alike.
@@ -376,6 +377,25 @@ static struct policy_key key_of(const struct option *o)
     };
 
     return key;
+}
+
+/* A text that lies in the policy itself; its offset there. */
+static bool is_policy_text(const struct option *o)
+{
+    return o->type == OPTION_DESTINATIONS;
+}
+
+static struct policy_key text_key_of(const struct option *o)
+{
+    struct policy_key key = key_of(o);
+
+    key.offset = o->offset - offsetof(struct config, policy);
+    return key;
+}
+
+static const char *policy_text_in(const struct config *c, const struct option *o)
+{
+    return (const char *)member_in(c, o);
 }
 
 static void number_store(struct config *c, const struct option *o, uint64_t value)
@@ -499,15 +519,17 @@ int option_set(struct config *c, const struct option *o, const char *text, const
                char *err, size_t err_len)
 {
     uint64_t value;
-    struct policy_key key = key_of(o);
+    struct policy_key key = is_policy_text(o) ? text_key_of(o) : key_of(o);
     int r;
 
-    if (!is_number(o))
+    if (!is_number(o) && !is_policy_text(o))
         return text_set(c, o, text, base_dir, err, err_len);
     if (text[0] == '\0') {
         snprintf(err, err_len, "needs a value");
         return ERR_INVALID;
     }
+    if (is_policy_text(o))
+        return policy_set(&c->policy, &key, text, err, err_len);
     r = policy_parse_value(&key, text, &value, err, err_len);
     if (r < 0)
         return r;
@@ -520,6 +542,13 @@ size_t option_value_count(const struct config *c, const struct option *o)
     return o->flags & OPTION_REPEAT ? list_in(c, o)->count : 1;
 }
 
+/* In a file, blanks read better between words than the commas of a stored policy. */
+static void put_words(struct buffer *out, const char *text)
+{
+    for (const char *at = text; *at; at++)
+        buffer_put(out, *at == ',' ? " " : at, 1);
+}
+
 void option_value_text(const struct config *c, const struct option *o, size_t index,
                        struct buffer *out)
 {
@@ -527,7 +556,9 @@ void option_value_text(const struct config *c, const struct option *o, size_t in
     struct policy_key key = key_of(o);
 
     if (is_number(o))
-        buffer_put_str(out, policy_value_text(&key, number_load(c, o), text, sizeof(text)));
+        put_words(out, policy_value_text(&key, number_load(c, o), text, sizeof(text)));
+    else if (is_policy_text(o))
+        put_words(out, policy_text_in(c, o));
     else if (o->flags & OPTION_REPEAT)
         buffer_put_str(out, list_in(c, o)->items[index]);
     else
@@ -552,6 +583,8 @@ bool option_is_equal(const struct config *a, const struct config *b, const struc
 {
     if (is_number(o))
         return number_load(a, o) == number_load(b, o);
+    if (is_policy_text(o))
+        return strcmp(policy_text_in(a, o), policy_text_in(b, o)) == 0;
     if (!(o->flags & OPTION_REPEAT))
         return strcmp(*text_in(a, o), *text_in(b, o)) == 0;
     if (list_in(a, o)->count != list_in(b, o)->count)
@@ -569,6 +602,10 @@ int option_copy(struct config *to, const struct config *from, const struct optio
 
     if (is_number(o)) {
         number_store(to, o, number_load(from, o));
+        return 0;
+    }
+    if (is_policy_text(o)) {
+        memcpy(member_of(to, o), member_in(from, o), POLICY_TEXT_MAX);
         return 0;
     }
     if (!(o->flags & OPTION_REPEAT)) {
@@ -592,7 +629,7 @@ int option_copy(struct config *to, const struct config *from, const struct optio
 
 void option_free(struct config *c, const struct option *o)
 {
-    if (is_number(o))
+    if (is_number(o) || is_policy_text(o))
         return;
     if (o->flags & OPTION_REPEAT) {
         config_list_free(list_of(c, o));

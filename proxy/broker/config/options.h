@@ -17,13 +17,16 @@
 
 #define OPTION_ERROR_MAX 512
 
-/* The numbers come first and in the order of enum policy_kind: one parser serves both. */
+/* The numbers come first, then the texts of a policy, in the order of enum policy_kind: one parser
+ * serves both. */
 enum option_type {
     OPTION_DURATION = POLICY_DURATION,
     OPTION_COUNT = POLICY_COUNT,
     OPTION_SIZE = POLICY_SIZE,
     OPTION_BOOL = POLICY_BOOL,
     OPTION_CHOICE = POLICY_CHOICE,
+    OPTION_SET = POLICY_SET,
+    OPTION_DESTINATIONS = POLICY_DESTINATIONS, /* the member is a text in struct policy */
     OPTION_TEXT,
     OPTION_PATH
 };
@@ -62,7 +65,7 @@ struct option_section {
 extern const struct option_section option_sections[];
 extern const size_t option_section_count;
 
-#define OPTION_TABLE_MAX 64
+#define OPTION_TABLE_MAX 96
 
 /* All rows, in the order of the sections. */
 size_t option_count(void);
