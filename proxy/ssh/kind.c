@@ -109,6 +109,26 @@ enum link_channel_kind kind_of_command(const char *command)
     return transfer_of(command) ? CHANNEL_TRANSFER : CHANNEL_EXEC;
 }
 
+/* mosh asks for its server alone, or behind a question that ends in " ;"
+ * (--experimental-remote-ip). A command that only mentions it is none of our business. */
+bool kind_is_mosh(const char *command)
+{
+    static const char program[] = "mosh-server";
+    const char *at = command, *word;
+    bool is_first = true;
+    size_t len;
+
+    while ((word = next_word(&at, &len))) {
+        bool is_end = word[len - 1] == ';';
+        const char *name = base_name(word, &len);
+
+        if (is_first && len == sizeof(program) - 1 && memcmp(name, program, len) == 0)
+            return true;
+        is_first = is_end;
+    }
+    return false;
+}
+
 bool kind_is_sftp_server(const char *command)
 {
     const struct transfer *t = transfer_of(command);

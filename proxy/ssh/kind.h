@@ -14,6 +14,8 @@
  * rest. The command must be that program alone: a ';', a '&' and the like make it a command. */
 enum link_channel_kind kind_of_command(const char *command);
 
+/* mosh's start of its server, whose UDP would go past the proxy, unseen. */
+bool kind_is_mosh(const char *command);
 /* A CHANNEL_TRANSFER that speaks SFTP, as a client's `-s /path/to/sftp-server` makes it. */
 bool kind_is_sftp_server(const char *command);
 /* What the audit calls one of the others; false when it is none. */

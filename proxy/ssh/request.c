@@ -16,6 +16,7 @@
 
 #include "proxy/ssh/kind.h"
 
+#define MOSH_TEXT      "mosh needs UDP, which does not pass this proxy: use ssh"
 #define TEXT_MAX       65536 /* of a command; libssh's packets are below 256 KiB */
 #define NAME_MAX_BYTES 256
 #define SIZE_MAX_CELLS 1000
@@ -362,6 +363,20 @@ static void started(struct channel *c, bool is_ok)
     tell(c, is_ok ? LINK_CHANNEL_OPENED : LINK_CHANNEL_REFUSED);
 }
 
+/* mosh runs its server over SSH and then leaves SSH for UDP: past the proxy, or into nothing. The
+ * user is told why, where the server's first words would stand. */
+static void refuse_mosh(struct channel *c, struct request *r)
+{
+    const char *text = MOSH_TEXT "\r\n";
+
+    log_info("command refused: " MOSH_TEXT);
+    relay_event(c->session->relay, "channel-refused", MOSH_TEXT);
+    answer(r, true);
+    drop_head(c);
+    (void)pump_show(c, text, strlen(text), !c->has_pty);
+    channel_exit_local(c, 1);
+}
+
 void request_step(struct channel *c)
 {
     struct request *r;
@@ -372,6 +387,10 @@ void request_step(struct channel *c)
         if (c->target.leg->state != LEG_UP || c->target.sent_close ||
             (c->target.got_close && c->user.sent_close))
             return;
+        if (r->row->starts && r->text && kind_is_mosh(r->text)) {
+            refuse_mosh(c, r);
+            return;
+        }
         if (!r->is_sent && !c->target.got_close && r->row->starts && !record_is_ready(c))
             return;
         if (r->is_sent || !c->target.got_close)

@@ -68,6 +68,27 @@ static void test_kinds(void **state)
     }
 }
 
+static void test_mosh(void **state)
+{
+    static const char *const yes[] = {
+        "mosh-server new -c 256 -s -l LANG=C.UTF-8",
+        "/usr/bin/mosh-server 'new' '-s'",
+        "sh -c '[ -n \"$SSH_CONNECTION\" ] && printf \"x\"' ; mosh-server 'new'",
+    };
+    static const char *const no[] = {"",
+                                     "mosh",
+                                     "ls -l /usr/bin/mosh-server",
+                                     "apt install mosh-server",
+                                     "mosh-servers new",
+                                     "echo ;mosh-server"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++)
+        assert_true(kind_is_mosh(yes[i]));
+    for (size_t i = 0; i < sizeof(no) / sizeof(no[0]); i++)
+        assert_false(kind_is_mosh(no[i]));
+}
+
 /* ---- keys ---- */
 
 static void put_string(struct buffer *b, const void *data, size_t len)
@@ -391,13 +412,21 @@ static void test_menu_noise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),          cmocka_unit_test(test_rsa_size),
-        cmocka_unit_test(test_key_types),      cmocka_unit_test(test_key_type_is_bounded),
-        cmocka_unit_test(test_host_key_types), cmocka_unit_test(test_libssh_takes_the_lists),
-        cmocka_unit_test(test_blob),           cmocka_unit_test(test_menu_filter),
-        cmocka_unit_test(test_menu_number),    cmocka_unit_test(test_menu_moves),
-        cmocka_unit_test(test_menu_quits),     cmocka_unit_test(test_menu_draws_within_its_screen),
-        cmocka_unit_test(test_menu_escapes),   cmocka_unit_test(test_menu_rows_are_bounded),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_mosh),
+        cmocka_unit_test(test_rsa_size),
+        cmocka_unit_test(test_key_types),
+        cmocka_unit_test(test_key_type_is_bounded),
+        cmocka_unit_test(test_host_key_types),
+        cmocka_unit_test(test_libssh_takes_the_lists),
+        cmocka_unit_test(test_blob),
+        cmocka_unit_test(test_menu_filter),
+        cmocka_unit_test(test_menu_number),
+        cmocka_unit_test(test_menu_moves),
+        cmocka_unit_test(test_menu_quits),
+        cmocka_unit_test(test_menu_draws_within_its_screen),
+        cmocka_unit_test(test_menu_escapes),
+        cmocka_unit_test(test_menu_rows_are_bounded),
         cmocka_unit_test(test_menu_noise),
     };
 
