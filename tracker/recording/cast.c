@@ -39,6 +39,16 @@ void side_log_stderr(struct side_log *side, uint32_t event)
     side_record(side, SIDE_STDERR, event);
 }
 
+void side_log_author(struct side_log *side, uint32_t event, const char *author, size_t len)
+{
+    size_t at = side->len;
+
+    side_record(side, SIDE_AUTHOR, event);
+    side_be32(side->data + at + 1, 4 + len);
+    memcpy(side->data + side->len, author, len);
+    side->len += len;
+}
+
 void side_log_event_end(struct side_log *side)
 {
     if (side->record_at != SIZE_MAX)

@@ -25,6 +25,7 @@
 
 struct recording_reader {
     int fd;
+    uint64_t left; /* bytes of the file that may still be read */
     bool at_eof;
 
     uint8_t *in; /* what was read and not used yet: [in_at, in_len) */
@@ -43,6 +44,7 @@ struct recording_reader {
     size_t data_cap;
     char notice[NOTICE_MAX];
     bool has_notice;
+    char author[RECORDING_AUTHOR_MAX + 1]; /* of the event handed out */
 
     /* what is known so far */
     uint64_t sequence; /* of the last segment */
@@ -99,10 +101,11 @@ static int read_more(struct recording_reader *r)
     if (!reserve(&r->in, &r->in_cap, r->in_len + READ_CHUNK))
         return ERR_MEMORY;
     do
-        n = read(r->fd, r->in + r->in_len, READ_CHUNK);
+        n = read(r->fd, r->in + r->in_len, r->left < READ_CHUNK ? (size_t)r->left : READ_CHUNK);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return ERR_SYSTEM;
+    r->left -= (uint64_t)n;
     r->in_len += (size_t)n;
     r->at_eof = n == 0;
     return n > 0;
@@ -322,6 +325,15 @@ static void count_output(struct recording_reader *r, const struct recording_even
         r->bytes[e->kind == RECORDING_EVENT_STDERR] += e->len;
 }
 
+static void take_author(struct recording_reader *r, struct cursor name)
+{
+    size_t len = cursor_left(&name);
+
+    len = len < RECORDING_AUTHOR_MAX ? len : RECORDING_AUTHOR_MAX;
+    memcpy(r->author, name.at, len);
+    r->author[len] = '\0';
+}
+
 /* Put the side records of the current event into it. */
 static bool apply_side(struct recording_reader *r, struct recording_event *e)
 {
@@ -341,6 +353,8 @@ static bool apply_side(struct recording_reader *r, struct recording_event *e)
             return false;
         if (type == SIDE_STDERR && e->kind == RECORDING_EVENT_OUTPUT)
             e->kind = RECORDING_EVENT_STDERR;
+        if (type == SIDE_AUTHOR && e->kind == RECORDING_EVENT_INPUT)
+            take_author(r, body);
     }
 }
 
@@ -362,7 +376,9 @@ static int take_event(struct recording_reader *r, struct cursor line, struct rec
         .at_s = (double)r->last_ms / 1000.0,
         .data = r->data,
         .len = parsed.len,
+        .author = r->author,
     };
+    r->author[0] = '\0';
     if (i < sizeof(codes) / sizeof(codes[0]))
         e->kind = codes[i].kind;
     if (!apply_side(r, e))
@@ -426,6 +442,7 @@ int recording_reader_next(struct recording_reader *r, struct recording_event *e)
                 .kind = RECORDING_EVENT_NOTICE,
                 .data = (const uint8_t *)r->notice,
                 .len = strlen(r->notice),
+                .author = "",
             };
             return 1;
         }
@@ -555,6 +572,12 @@ static int begin(struct recording_reader *r, char *err, size_t err_len)
 
 struct recording_reader *recording_reader_open_fd(int fd, char *err, size_t err_len)
 {
+    return recording_reader_open_part(fd, UINT64_MAX, err, err_len);
+}
+
+struct recording_reader *recording_reader_open_part(int fd, uint64_t file_len, char *err,
+                                                    size_t err_len)
+{
     struct recording_reader *r = calloc(1, sizeof(*r));
     struct stat st;
 
@@ -564,6 +587,7 @@ struct recording_reader *recording_reader_open_fd(int fd, char *err, size_t err_
         return NULL;
     }
     r->fd = fd;
+    r->left = file_len;
     r->end_kind = RECORDING_CUT;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         set_err(err, err_len, "this is not a regular file");

@@ -59,6 +59,22 @@ MUST_CHECK int recording_input(struct recording_writer *w, const void *data, siz
 MUST_CHECK int recording_resize(struct recording_writer *w, uint16_t cols, uint16_t rows,
                                 int64_t now_ms);
 MUST_CHECK int recording_notice(struct recording_writer *w, const char *text, int64_t now_ms);
+/* What somebody else than the user typed: always kept, with his name beside it (AUTHOR_MAX bytes at
+ * most). */
+#define RECORDING_AUTHOR_MAX 96
+MUST_CHECK int recording_typed(struct recording_writer *w, const char *author, const void *data,
+                               size_t len, int64_t now_ms);
+
+/* Where a recording stands when its open frame was written early: whoever reads file_len bytes has
+ * everything so far, but for the beginning of a character whose rest has not come. */
+struct recording_position {
+    uint64_t sequence, file_len;
+    uint8_t held[4];
+    size_t held_len;
+};
+MUST_CHECK int recording_flush(struct recording_writer *w, int64_t now_ms,
+                               struct recording_position *out);
+
 /* Close the open frame when it is old enough; returns the milliseconds until it will be (-1: no
  * frame is open) in *due_ms. */
 MUST_CHECK int recording_tick(struct recording_writer *w, int64_t now_ms, int64_t *due_ms);
@@ -85,11 +101,16 @@ struct recording_event {
     const uint8_t *data; /* the exact bytes, borrowed until the next call */
     size_t len;
     uint16_t cols, rows; /* RESIZE: clamped to 1..1000 */
+    const char *author;  /* INPUT: who typed it when that was not the user; else "" */
 };
 
 enum recording_end { RECORDING_COMPLETE, RECORDING_CUT, RECORDING_DAMAGED };
 
 struct recording_reader *recording_reader_open(const char *path, char *err, size_t err_len);
+/* Of the first file_len bytes, of a recording that is being written. fd is owned from here, also
+ * on failure, and stands at its beginning. */
+struct recording_reader *recording_reader_open_part(int fd, uint64_t file_len, char *err,
+                                                    size_t err_len);
 /* The asciicast header's text, without newline. */
 const char *recording_reader_header(const struct recording_reader *r);
 void recording_reader_size(const struct recording_reader *r, uint16_t *cols, uint16_t *rows);

@@ -31,6 +31,7 @@
 
 #define SIDE_EXACT  1
 #define SIDE_STDERR 2
+#define SIDE_AUTHOR 3
 
 struct container_head {
     uint8_t flags; /* bit 0: has a pty */
@@ -129,6 +130,7 @@ bool cast_is_partial(const uint8_t *data, size_t len);
 
 void side_log_event_end(struct side_log *side);
 void side_log_stderr(struct side_log *side, uint32_t event);
+void side_log_author(struct side_log *side, uint32_t event, const char *author, size_t len);
 
 /* `[1.234, "o", "`; returns the new end. */
 uint8_t *cast_event_begin(uint8_t *dst, int64_t ms, char code);

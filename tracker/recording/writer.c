@@ -30,6 +30,7 @@
 #define FLOOD_MS    100 /* a frame that fills faster than this is compressed in haste */
 #define FLOOD_LEVEL (-1)
 #define WINDOW_LOG  16
+#define TYPED_MAX   1024 /* of one event of what somebody else typed */
 #define CHUNK_MIN   2048 /* less room than for this much data: close the frame */
 #define CAP_NOTICE  "output over the cap is not recorded"
 
@@ -603,6 +604,47 @@ int recording_input(struct recording_writer *w, const void *data, size_t len, in
         return w->failed ? ERR_SYSTEM : 0;
     w->streams[STREAM_INPUT].bytes += len;
     return put_stream(w, STREAM_INPUT, data, len, now_ms);
+}
+
+int recording_typed(struct recording_writer *w, const char *author, const void *data, size_t len,
+                    int64_t now_ms)
+{
+    const uint8_t *at = data;
+    size_t name_len = strnlen(author, RECORDING_AUTHOR_MAX);
+
+    if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
+        return ERR_SYSTEM;
+    w->streams[STREAM_INPUT].bytes += len;
+    while (len > 0) {
+        size_t n = len < TYPED_MAX ? len : TYPED_MAX;
+
+        if (frame_need(w, now_ms) < 0)
+            return ERR_SYSTEM;
+        if (frame_room(w) < n + RECORDING_AUTHOR_MAX &&
+            (frame_close_full(w, now_ms) < 0 || frame_open(w, now_ms) < 0))
+            return ERR_SYSTEM;
+        event_end(w);
+        side_log_author(&w->side, w->event_count, author, name_len);
+        event_begin(w, 'i', event_time(w, now_ms));
+        (void)event_escape(w, at, n, true);
+        event_end(w);
+        at += n;
+        len -= n;
+    }
+    return 0;
+}
+
+int recording_flush(struct recording_writer *w, int64_t now_ms, struct recording_position *out)
+{
+    const struct stream *s = &w->streams[STREAM_OUTPUT];
+
+    if (check_usable(w) < 0 || (w->is_open && frame_close_full(w, now_ms) < 0))
+        return ERR_SYSTEM;
+    out->sequence = w->sequence;
+    out->file_len = w->file_len;
+    out->held_len = s->held_len;
+    memcpy(out->held, s->held, s->held_len);
+    return 0;
 }
 
 int recording_resize(struct recording_writer *w, uint16_t cols, uint16_t rows, int64_t now_ms)
