@@ -153,6 +153,16 @@ static int on_settled(struct gate *g, struct link_message *m, int *fds)
     return 0;
 }
 
+/* One that cannot be forked is the client's loss, who sees it closed, and no reason to leave. */
+static int on_jump(struct gate *g, struct link_message *m, int *fds)
+{
+    if (!g->is_ready || fds[0] < 0)
+        return ERR_INVALID;
+    if (visitors_jump(g, fds[0], &m->gate_jump) < 0)
+        log_error("a jump cannot be taken: %s", strerror(errno));
+    return 0;
+}
+
 static const struct {
     enum link_type type;
     int (*run)(struct gate *g, struct link_message *m, int *fds);
@@ -161,6 +171,7 @@ static const struct {
     {LINK_GATE_CONFIG, on_config},
     {LINK_GATE_LISTEN, on_listen},
     {LINK_GATE_SETTLED, on_settled},
+    {LINK_GATE_JUMP, on_jump},
 };
 
 static int dispatch(struct gate *g, int *fds)

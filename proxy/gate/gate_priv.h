@@ -62,6 +62,9 @@ void visitors_update_accepting(struct gate *g);
 void visitors_step(struct gate *g); /* do what is due, arm the timer for the rest */
 void visitors_reap(struct gate *g);
 void visitors_settled(struct gate *g, int pid);
+/* Fork a relay for fd (borrowed), which the broker sends: its user is logged in, so that no limit of
+ * strangers counts it. */
+MUST_CHECK int visitors_jump(struct gate *g, int fd, const struct link_gate_jump *jump);
 void visitors_destroy(struct gate *g);
 
 /* birth.c: the child's half of fork(). */
@@ -69,6 +72,7 @@ struct birth {
     int client_fd;
     volatile uint8_t *spoken;
     int64_t accepted_ms;
+    const struct link_gate_jump *jump; /* NULL: the client's own connection */
 };
 _Noreturn void birth_run(const struct gate *g, const struct birth *b);
 

@@ -151,6 +151,16 @@ static bool fork_guest(struct gate *g, struct guest *guest)
     return true;
 }
 
+int visitors_jump(struct gate *g, int fd, const struct link_gate_jump *jump)
+{
+    const struct birth birth = {.client_fd = fd, .accepted_ms = clock_mono_ms(), .jump = jump};
+    pid_t pid = fork();
+
+    if (pid == 0)
+        birth_run(g, &birth);
+    return pid < 0 ? ERR_SYSTEM : 0;
+}
+
 /* ---- what is due ---- */
 
 /* Our child, not reaped yet, so the number is its own. The relay has another uid: we take that for

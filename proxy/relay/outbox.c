@@ -43,6 +43,8 @@ static uint32_t channel_of(const struct link_message *m)
         return m->recording_state.channel;
     case LINK_DOOR:
         return m->door.channel;
+    case LINK_JUMP:
+        return m->jump.channel;
     default:
         return 0;
     }
