@@ -33,6 +33,7 @@
 #define LINK_COMMAND_MAX 4096
 #define LINK_FILES_MAX   32768
 #define LINK_TARGETS_MAX 200 /* rows in one TARGET_LIST */
+#define LINK_JUMP_SINCE  3 /* the version that brought jumps */
 #define LINK_HOPS_MAX    4   /* servers on the way to a target */
 
 /* What a relay is doing, as HELLO tells a broker that adopts it. */

@@ -149,6 +149,10 @@ void user_auth(struct session *s, ssh_message message)
         ssh_message_free(message);
         return;
     }
+    if (s->is_inner && l->is_accepted) {
+        inner_auth(s, message);
+        return;
+    }
     if (!l->is_accepted || !name || !check_name(l, s->limits.separators, name)) {
         ssh_message_free(message);
         end_login(s, "The user name must not change during a login.");
