@@ -13,3 +13,7 @@ foreach(source ${e2e_sources})
   set_tests_properties(e2e/${short} PROPERTIES LABELS "${labels}" TIMEOUT 900
     ENVIRONMENT "SALLYPORT_BUILD=${CMAKE_BINARY_DIR};PYTHONDONTWRITEBYTECODE=1;SALLYPORT_TEST_KIND=$<IF:$<BOOL:${SALLYPORT_SANITIZE}>,sanitize,plain>")
 endforeach()
+
+# What tests preload into a proxy, and a client of its own.
+add_library(wallclock MODULE ${CMAKE_CURRENT_LIST_DIR}/e2e/wallclock.c)
+set_target_properties(wallclock PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})

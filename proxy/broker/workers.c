@@ -177,12 +177,12 @@ static bool join_all(struct workers *w)
     struct timespec until;
     bool all = true;
 
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += DESTROY_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
     for (unsigned i = 0; i < w->thread_count; i++) {
-        if (pthread_timedjoin_np(w->threads[i], NULL, &until) == 0)
+        if (pthread_clockjoin_np(w->threads[i], NULL, CLOCK_MONOTONIC, &until) == 0)
             continue;
         all = false;
         drop_queue(w);
