@@ -12,7 +12,7 @@ DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev 
 # To test: the second compiler with its fuzzer, checkers, clients and terminals.
 DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-pytest
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
-    ansible-core curl faketime iproute2 mosh nftables python3-asyncssh sshfs xauth
+    ansible-core curl iproute2 mosh nftables python3-asyncssh sshfs xauth
     vim less rsync git procps sudo sqlite3)
 
 # To measure, besides what building takes.
