@@ -275,7 +275,9 @@ struct link_files { /* since version 3: what was done to files, rows of file_row
 struct link_watch_closed { /* since version 3: nobody looks any more */
     uint64_t watch;
     uint32_t channel; /* 0: it never began */
-    uint64_t typed;   /* bytes that the watcher typed */
+    uint8_t may_type; /* as WATCH said, like the next: the broker may be another one by now */
+    char who[NAME_MAX_LEN + 16];
+    uint64_t typed; /* bytes that he typed */
     char text[SESSION_TEXT_MAX];
 };
 

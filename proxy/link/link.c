@@ -177,6 +177,8 @@ static const struct field fields_files[] = {BLOB(files.rows)};
 static const struct field fields_watch_closed[] = {
     U64(watch_closed.watch),
     U32(watch_closed.channel),
+    BOOLEAN(watch_closed.may_type),
+    TEXT(watch_closed.who),
     U64(watch_closed.typed),
     TEXT(watch_closed.text),
 };

@@ -38,7 +38,14 @@ struct relay_protocol {
     void (*host_key_result)(void *self, bool is_ok, const char *text);
     /* fd is owned from here; -1 unless verdict is LINK_RECORD_YES. */
     void (*recording)(void *self, const struct link_recording *answer, int fd);
+    /* fd is non-blocking and owned from here; -1 when !result->is_ok. NULL: nothing jumps. */
+    void (*jumped)(void *self, const struct link_jump_result *result, int fd);
     void (*notice)(void *self, enum link_notice kind, const char *text);
+    /* Somebody wants to look on: fd is a stream socket, non-blocking, owned from here. NULL: the
+     * protocol cannot show anything. */
+    void (*watch)(void *self, const struct link_watch *watch, int fd);
+    /* The broker is gone: what only it may permit ends. NULL: there is nothing of that kind. */
+    void (*alone)(void *self);
     /* An admin's or a limit's end: show the sentence in the protocol's way, flush, close both legs,
      * then call relay_finish() (any reason: the first one given stays). After deadline_ms the
      * process is killed. */
@@ -71,6 +78,7 @@ void relay_frame(struct relay *r, const struct link_frame *frame);
 void relay_recording_state(struct relay *r, uint32_t channel, enum recording_state state,
                            const char *text);
 void relay_event(struct relay *r, const char *kind, const char *text);
+void relay_watch_closed(struct relay *r, const struct link_watch_closed *closed);
 /* What was done to a file; goes in batches, see files.h. */
 void relay_file(struct relay *r, const struct file_row *row);
 

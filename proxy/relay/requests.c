@@ -139,6 +139,12 @@ void relay_event(struct relay *r, const char *kind, const char *text)
     uplink_put(r, OUTBOX_EVENT);
 }
 
+void relay_watch_closed(struct relay *r, const struct link_watch_closed *closed)
+{
+    uplink_begin(LINK_WATCH_CLOSED)->watch_closed = *closed;
+    uplink_put(r, OUTBOX_KEPT);
+}
+
 void relay_file(struct relay *r, const struct file_row *row)
 {
     files_add(&r->files, row); /* the turn that follows sends it, or sets the timer */

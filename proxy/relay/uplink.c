@@ -78,6 +78,8 @@ static void lose(struct relay *r, const char *why)
 {
     log_debug("the broker is gone: %s", why);
     uplink_close(r);
+    if (listener(r) && r->protocol->alone)
+        r->protocol->alone(r->self);
 }
 
 /* ---- what the broker says ---- */
@@ -237,6 +239,19 @@ static void on_notice(struct relay *r, struct link_message *m, int *fds)
         r->protocol->notice(r->self, (enum link_notice)m->notice.kind, m->notice.text);
 }
 
+static void on_watch(struct relay *r, struct link_message *m, int *fds)
+{
+    int fd = fds[0];
+
+    fds[0] = -1;
+    if (fd < 0)
+        return;
+    if (listener(r) && r->protocol->watch && !r->is_ending)
+        r->protocol->watch(r->self, &m->watch, fd);
+    else
+        close(fd); /* an end of file is an answer too */
+}
+
 static void on_policy(struct relay *r, struct link_message *m, int *fds)
 {
     (void)fds;
@@ -269,8 +284,13 @@ static const struct {
     {LINK_TARGET_ROW, on_target_row},
     {LINK_HOST_KEY_RESULT, on_host_key_result},
     {LINK_RECORDING, on_recording},
+    {LINK_JUMP_RESULT, on_jump_result},
+    {LINK_DOOR_RESULT, on_door_result},
+    {LINK_DOOR_EXIT, on_door_exit},
+    {LINK_BACK_RESULT, on_back_result},
     {LINK_NOTICE, on_notice},
     {LINK_POLICY, on_policy},
+    {LINK_WATCH, on_watch},
     {LINK_END, on_end},
     {LINK_CLOSED_ACK, on_closed_ack},
 };

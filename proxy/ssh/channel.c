@@ -12,6 +12,8 @@
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
+#include "proxy/ssh/watch.h"
+
 #define REFUSALS_A_MIN 30
 
 struct channel *channel_find(struct session *s, ssh_channel user)
@@ -331,6 +333,7 @@ static void channel_destroy(struct channel *c)
         relay_hold(s->relay, -1);
     record_close(c);
     audit_close(c);
+    watch_over(c);
     if (c->is_told)
         tell_closed(c);
     request_clear(c); /* before their channel */

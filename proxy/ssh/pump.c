@@ -12,6 +12,8 @@
 #include <sallyport/clock.h>
 #include <sallyport/text.h>
 
+#include "proxy/ssh/watch.h"
+
 #define PACKET      32758u /* what libssh puts into one packet for a peer that takes 32 KiB */
 #define SPOOL_FIRST 4096u
 
@@ -244,6 +246,7 @@ static void account(struct channel *c, bool is_input, const void *data, uint32_t
     if (c->has_pty)
         terminal_output(&c->terminal, data, len);
     record_output(c, data, len, stream == 1);
+    watch_output(c, data, len, stream == 1);
     if (stream == 0)
         audit_bytes(c, false, data, len);
 }
@@ -317,6 +320,24 @@ void pump_step(struct channel *c)
     }
     if (has_moved)
         session_want_turn(c->session);
+}
+
+uint32_t pump_room(const struct channel *c)
+{
+    return can_write(&c->user) ? room_at(&c->user) : 0;
+}
+
+size_t pump_type(struct channel *c, const void *data, size_t len)
+{
+    uint32_t n = 0;
+
+    if (c->has_started && can_write(&c->target))
+        n = write_some(&c->target, data, (uint32_t)(len < PACKET ? len : PACKET), 0);
+    if (n > 0) {
+        c->bytes_in += n;
+        relay_input(c->session->relay, n, false); /* it says nothing about the user */
+    }
+    return n;
 }
 
 bool pump_show(struct channel *c, const void *data, size_t len, bool is_stderr)

@@ -15,6 +15,7 @@
 #include <sallyport/text.h>
 
 #include "proxy/relay/sandbox.h"
+#include "proxy/ssh/watch.h"
 #include "tracker/recording/recording.h"
 
 static bool is_wanted(const struct channel *c)
@@ -166,14 +167,34 @@ void record_input(struct channel *c, const void *data, size_t len)
 
 void record_resize(struct channel *c)
 {
+    watch_resize(c);
     if (c->writer)
         check(c, recording_resize(c->writer, c->cols, c->rows, clock_mono_ms()));
 }
 
-void record_notice(struct channel *c, const char *text)
+void record_mark(struct channel *c, const char *text)
 {
     if (c->writer)
         check(c, recording_notice(c->writer, text, clock_mono_ms()));
+}
+
+void record_notice(struct channel *c, const char *text)
+{
+    record_mark(c, text);
+    watch_notice(c, text);
+}
+
+void record_typed(struct channel *c, const char *author, const void *data, size_t len)
+{
+    if (c->writer)
+        check(c, recording_typed(c->writer, author, data, len, clock_mono_ms()));
+}
+
+bool record_flush(struct channel *c, struct recording_position *at)
+{
+    if (c->writer)
+        check(c, recording_flush(c->writer, clock_mono_ms(), at));
+    return c->writer != NULL;
 }
 
 void record_tick(struct channel *c, int64_t now_ms)

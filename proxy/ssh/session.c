@@ -17,6 +17,7 @@
 
 #include "proxy/ssh/blob.h"
 #include "proxy/ssh/ssh.h"
+#include "proxy/ssh/watch.h"
 
 #define RELAX_MS    15000 /* without keep-alives: how often memory is looked at */
 #define DRAIN_MS    2000  /* for what a vanished target still had said */
@@ -348,9 +349,11 @@ static void take_turn(struct session *s)
     take_messages(s);
     target_step(s, now_ms);
     step_channels(s, now_ms);
+    watch_step(s, now_ms);
+    jump_step(s, now_ms);
     step_time(s, now_ms);
     leg_settle(&s->user);
-    leg_settle(&s->target);
+    target_settle(s);
     check_ends(s, now_ms);
     step_ending(s, now_ms);
     s->is_in_turn = false;
@@ -375,11 +378,13 @@ static void session_finish(void *self)
     if (s->ending.reason == END_NONE) /* the relay ended it without asking us */
         s->ending.reason = relay_end_reason(s->relay);
     user_finish(s);
-    target_finish(s);
+    target_stop(s); /* before what it stands on */
     channel_free_all(s);
+    watch_free_all(s);
+    jump_free_all(s);
     choose_done(s);
     leg_close(&s->user);
-    leg_close(&s->target);
+    target_close(s);
     if (s->turn)
         event_free(s->turn);
     if (s->timer)
@@ -399,6 +404,7 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
     s->target.state = LEG_CLOSED;
     s->user.state = LEG_CLOSED;
     TAILQ_INIT(&s->channels);
+    TAILQ_INIT(&s->watchers);
     s->turn = event_new(base, -1, 0, on_turn, s);
     s->timer = evtimer_new(base, on_timer, s);
     if (!s->turn || !s->timer ||
@@ -462,6 +468,16 @@ static void session_end_asked(void *self, const char *sentence, uint32_t deadlin
     s->ending.flush_by_ms = now_ms + deadline_ms / 2;
 }
 
+static void session_watch(void *self, const struct link_watch *watch, int fd)
+{
+    watch_begin(self, watch, fd);
+}
+
+static void session_alone(void *self)
+{
+    watch_alone(self);
+}
+
 const struct relay_protocol ssh_protocol = {
     .protocol = PROTOCOL_SSH,
     .name = "ssh",
@@ -471,7 +487,14 @@ const struct relay_protocol ssh_protocol = {
     .targets = session_targets,
     .host_key_result = session_host_key_result,
     .recording = session_recording,
+    .jumped = session_jumped,
+    .door_result = session_door_result,
+    .door_exit = session_door_exit,
+    .broker_lost = session_broker_lost,
+    .back = session_back,
     .notice = session_notice,
+    .watch = session_watch,
+    .alone = session_alone,
     .end = session_end_asked,
     .finish = session_finish,
 };

@@ -22,9 +22,17 @@
 #include "proxy/ssh/leg.h"
 #include "proxy/ssh/libssh.h"
 
+struct agent_login;
+struct asking;
 struct channel;
+struct door;
+struct jumps;
 struct menu;
+struct hop;
+struct recording_position;
 struct recording_writer;
+struct watcher;
+struct way;
 struct sftp_audit;
 
 #define SENTENCE_MAX      512
@@ -115,6 +123,11 @@ struct channel {
     uint64_t bytes_in, bytes_out;
     int64_t started_ms;       /* when something began to run */
     struct sftp_audit *audit; /* owned; NULL when it carries no SFTP */
+    uint32_t watchers;        /* of the session's that look at this one */
+    uint8_t watch_held[4];    /* the beginning of a character, for them */
+    size_t watch_held_len;
+
+    struct door *door; /* owned: a command of the user's own runs here; NULL otherwise */
 
     enum record_state record;
     struct recording_writer *writer;
@@ -192,6 +205,8 @@ struct session {
     int64_t keepalive_at_ms;
     int64_t drain_by_ms;    /* the target is gone: how long its last words may take; 0 not yet */
     uint64_t relaxed_bytes; /* received by both legs when memory was last given back */
+    TAILQ_HEAD(watcher_list, watcher) watchers;
+    uint32_t watcher_count;
 };
 
 /* ---- session.c ---- */
@@ -238,8 +253,14 @@ void pump_step(struct channel *c);
 void pump_relax(struct channel *c); /* give empty spools back */
 bool pump_is_empty(const struct half *h);
 void spool_finish(struct spool *s);
+/* Fetch what libssh kept because the spool was full. */
+void pump_refill(struct half *h, int stream);
+/* Bytes that pump_show() takes now. */
+uint32_t pump_room(const struct channel *c);
 /* Straight to the user's screen, after what went before; false when it did not fit. */
 bool pump_show(struct channel *c, const void *data, size_t len, bool is_stderr);
+/* What somebody else types, towards the target; returns the bytes that it took. */
+size_t pump_type(struct channel *c, const void *data, size_t len);
 
 /* ---- request.c ---- */
 void request_message(struct session *s, ssh_message message);
@@ -256,6 +277,12 @@ void record_output(struct channel *c, const void *data, size_t len, bool is_stde
 void record_input(struct channel *c, const void *data, size_t len);
 void record_resize(struct channel *c);
 void record_notice(struct channel *c, const char *text);
+/* What somebody else typed; always kept. */
+void record_typed(struct channel *c, const char *author, const void *data, size_t len);
+/* A remark in the recording that nobody is shown. */
+void record_mark(struct channel *c, const char *text);
+/* Write the open frame now; false when the channel is not recorded. */
+bool record_flush(struct channel *c, struct recording_position *at);
 void record_tick(struct channel *c, int64_t now_ms);
 void record_close(struct channel *c);
 
