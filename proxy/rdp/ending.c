@@ -1,0 +1,294 @@
+/*
+ * How a session ends for the client: the target is frozen, the sentence is drawn over the desktop
+ * and held, then Set Error Info with the code that fits, so that no client reconnects by itself,
+ * the MCS ultimatum, and the end of TLS. A client that has no desktop yet is given one of our own
+ * to draw in. Steps of a turn of proxy/rdp/session.c.
+ */
+#include "proxy/rdp/session.h"
+
+#include <string.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/log.h>
+
+#include "proxy/rdp/bitmap.h"
+#include "proxy/rdp/le.h"
+
+#define SETTLE_MS         300
+#define HANDSHAKE_MS      2000
+#define HOLD_MS           3000
+#define FLUSH_MS          400 /* last words leave, and the client closes first */
+#define OWN_SHARE_ID      0x000103eau
+#define SCREEN_WIDTH_MAX  8192
+#define SCREEN_HEIGHT_MAX 8192
+
+/* 2.2.5.1.1; the sentence says the rest */
+static const struct {
+    enum end_reason reason;
+    uint32_t code;
+} codes[] = {
+    {END_ADMIN_ENDED, 0x01},         /* RPC_INITIATED_DISCONNECT */
+    {END_SELF_ENDED, 0x0b},          /* DISCONNECTED_BY_USER */
+    {END_IDLE_TIMEOUT, 0x03},        /* IDLE_TIMEOUT */
+    {END_MAX_DURATION, 0x04},        /* LOGON_TIMEOUT */
+    {END_TARGET_UNREACHABLE, 0x400}, /* CB_DESTINATION_NOT_FOUND */
+    {END_POLICY, 0x07},              /* SERVER_DENIED_CONNECTION */
+    {END_REVOKED, 0x09},             /* SERVER_INSUFFICIENT_PRIVILEGES */
+    {END_RECORDING_FAILED, 0x07},
+};
+
+static uint32_t code_of(enum end_reason reason)
+{
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (codes[i].reason == reason)
+            return codes[i].code;
+    return 0x01;
+}
+
+static void enter(struct rdp_session *s, enum end_step step, int64_t until_ms)
+{
+    struct ending *e = &s->ending;
+
+    e->step = step;
+    e->step_ms = until_ms;
+    if (e->deadline_ms && step != END_STEP_FLUSH && e->step_ms > e->deadline_ms - FLUSH_MS)
+        e->step_ms = e->deadline_ms - FLUSH_MS;
+    session_want_timer(s, e->step_ms);
+}
+
+static void send_io(struct rdp_session *s, struct buffer *body)
+{
+    struct buffer b;
+
+    buffer_init(&b, TPKT_MAX);
+    mcs_data_put(&b, MCS_DATA_INDICATION, MCS_SERVER_USER, s->u.ids.io_channel, body->data,
+                 body->len);
+    if (!b.failed && !body->failed)
+        leg_send(&s->user, b.data, b.len);
+    buffer_finish(&b);
+    buffer_finish(body);
+}
+
+static void send_share(struct rdp_session *s, enum share_data_type type, const void *data,
+                       size_t len)
+{
+    struct buffer b;
+
+    buffer_init(&b, 256);
+    share_data_put(&b, MCS_SERVER_USER, s->desktop.facts.share_id, type, data, len);
+    send_io(s, &b);
+}
+
+/* ---- the last words ---- */
+
+/* The client is past Client Info: MCS data means something to it. */
+static bool can_hear(const struct rdp_session *s)
+{
+    return s->user.state == LEG_UP && s->ending.from >= PHASE_AUTH;
+}
+
+static void say_bye(struct rdp_session *s)
+{
+    uint8_t code[4];
+    struct buffer b;
+
+    if (can_hear(s) && s->ending.sentence[0]) {
+        if (!s->desktop.facts.share_id)
+            s->desktop.facts.share_id = OWN_SHARE_ID;
+        put_le32(code, code_of(s->ending.reason));
+        send_share(s, DATA_SET_ERROR_INFO, code, sizeof(code));
+        buffer_init(&b, 16);
+        mcs_ultimatum_put(&b, MCS_REASON_USER);
+        leg_send(&s->user, b.data, b.len);
+        buffer_finish(&b);
+    }
+    /* the target hears what the client would have said */
+    if (s->target.state == LEG_UP && s->t.step == TARGET_DONE && !s->desktop.is_bye) {
+        buffer_init(&b, 16);
+        mcs_ultimatum_put(&b, MCS_REASON_USER);
+        leg_send(&s->target, b.data, b.len);
+        buffer_finish(&b);
+    }
+    leg_stop(&s->user, false);
+    enter(s, END_STEP_FLUSH, clock_mono_ms() + FLUSH_MS);
+}
+
+static void flush(struct rdp_session *s, int64_t now_ms)
+{
+    struct ending *e = &s->ending;
+    bool is_sent = !leg_is_alive(&s->user) || leg_unsent(&s->user) == 0;
+
+    leg_use(&s->user, s->user.in_len);
+    if (is_sent) {
+        leg_shutdown(&s->user);
+        leg_shutdown(&s->target);
+    }
+    if (leg_is_alive(&s->user) && now_ms < e->step_ms) {
+        session_want_timer(s, e->step_ms);
+        return;
+    }
+    s->phase = PHASE_OVER;
+    relay_finish(s->relay, e->reason, e->author, e->text);
+}
+
+static void draw_and_hold(struct rdp_session *s)
+{
+    struct notice where;
+
+    if (!notice_draw(s, s->ending.sentence, &where)) {
+        log_debug("the last words could not be drawn");
+        say_bye(s);
+        return;
+    }
+    enter(s, END_STEP_HOLD, clock_mono_ms() + HOLD_MS);
+}
+
+/* What the client still does is not the target's business any more. */
+static void hold(struct rdp_session *s, int64_t now_ms)
+{
+    leg_use(&s->user, s->user.in_len);
+    if (now_ms >= s->ending.step_ms || !leg_is_alive(&s->user))
+        say_bye(s);
+    else
+        session_want_timer(s, s->ending.step_ms);
+}
+
+static void settle(struct rdp_session *s, int64_t now_ms)
+{
+    splice_settle(s);
+    if (!s->desktop.is_fragment || now_ms >= s->ending.step_ms || !leg_is_alive(&s->target)) {
+        leg_stop(&s->target, true);
+        draw_and_hold(s);
+    }
+}
+
+/* ---- a desktop of our own ---- */
+
+static void begin_own_desktop(struct rdp_session *s)
+{
+    const struct gcc_client *c = &s->u.client;
+    struct share_facts *f = &s->desktop.facts;
+    struct buffer b;
+
+    *f = (struct share_facts){.share_id = OWN_SHARE_ID, .bpp = c->bpp == 8 ? 16 : 24};
+    f->width = c->width && c->width <= SCREEN_WIDTH_MAX ? c->width : 1024;
+    f->height = c->height && c->height <= SCREEN_HEIGHT_MAX ? c->height : 768;
+    buffer_init(&b, 64);
+    licence_valid_put(&b);
+    send_io(s, &b);
+    buffer_init(&b, TPKT_MAX);
+    demand_active_put(&b, f);
+    send_io(s, &b);
+    enter(s, END_STEP_HANDSHAKE, clock_mono_ms() + HANDSHAKE_MS);
+}
+
+static void take_confirm(struct rdp_session *s, const struct share_pdu *pdu)
+{
+    struct share_facts facts;
+
+    if (confirm_active_parse(pdu->body, &facts) != PARSE_OK)
+        return;
+    s->desktop.facts.has_fastpath_output = facts.has_fastpath_output;
+    if (facts.bpp)
+        s->desktop.facts.bpp = facts.bpp;
+}
+
+/* 1.3.1.1: synchronize, control twice, fonts */
+static void answer_data(struct rdp_session *s, const struct share_pdu *pdu)
+{
+    static const uint8_t synchronize[] = {1, 0, 0xea, 3}, cooperate[] = {4, 0, 0, 0, 0, 0, 0, 0};
+    static const uint8_t font_map[] = {0, 0, 0, 0, 3, 0, 4, 0};
+    uint8_t granted[8] = {2, 0, 0, 0, 0xea, 3, 0, 0};
+    struct cursor c = pdu->body;
+    uint16_t action;
+
+    switch (pdu->data_type) {
+    case DATA_SYNCHRONIZE:
+        send_share(s, DATA_SYNCHRONIZE, synchronize, sizeof(synchronize));
+        break;
+    case DATA_CONTROL:
+        if (!cursor_le16(&c, &action))
+            break;
+        put_le16(granted + 2, s->u.user_id);
+        if (action == 1)
+            send_share(s, DATA_CONTROL, granted, sizeof(granted));
+        else if (action == 4)
+            send_share(s, DATA_CONTROL, cooperate, sizeof(cooperate));
+        break;
+    case DATA_FONT_LIST:
+        send_share(s, DATA_FONT_MAP, font_map, sizeof(font_map));
+        s->desktop.is_active = true;
+        break;
+    default:
+        break;
+    }
+}
+
+static void take_share(struct rdp_session *s, struct cursor data)
+{
+    struct share_pdu share;
+
+    while (!cursor_at_end(&data) && share_next(&data, &share) == PARSE_OK) {
+        if (share.type == SHARE_CONFIRM_ACTIVE)
+            take_confirm(s, &share);
+        else if (share.type == SHARE_DATA)
+            answer_data(s, &share);
+    }
+}
+
+static void handshake(struct rdp_session *s, int64_t now_ms)
+{
+    struct mcs_pdu pdu;
+    struct frame f;
+
+    while (!s->desktop.is_active && session_frame(&s->user, TPKT_MAX, &f) == PARSE_OK) {
+        if (f.kind == FRAME_TPKT && mcs_parse(frame_body(&f), &pdu) == PARSE_OK &&
+            pdu.type == MCS_DATA_REQUEST && pdu.channel == s->u.ids.io_channel)
+            take_share(s, pdu.data);
+        leg_use(&s->user, f.len);
+    }
+    if (s->desktop.is_active)
+        draw_and_hold(s);
+    else if (now_ms >= s->ending.step_ms || !leg_is_alive(&s->user))
+        say_bye(s);
+    else
+        session_want_timer(s, s->ending.step_ms);
+}
+
+/* ---- from outside ---- */
+
+static void begin(struct rdp_session *s, int64_t now_ms)
+{
+    const struct desktop *d = &s->desktop;
+
+    user_forget(s);
+    if (s->ending.deadline_ms)
+        session_want_timer(s, s->ending.deadline_ms);
+    if (!s->ending.sentence[0] || !can_hear(s)) {
+        say_bye(s);
+    } else if (s->ending.from < PHASE_RELAYING) {
+        begin_own_desktop(s);
+    } else if (d->is_active) {
+        enter(s, END_STEP_SETTLE, now_ms + SETTLE_MS);
+    } else {
+        say_bye(s); /* licensing or capabilities are half said: no way to draw */
+    }
+}
+
+void ending_step(struct rdp_session *s, int64_t now_ms)
+{
+    struct ending *e = &s->ending;
+
+    if (s->phase != PHASE_ENDING)
+        return;
+    if (e->step == END_STEP_BEGIN)
+        begin(s, now_ms);
+    if (e->step == END_STEP_SETTLE)
+        settle(s, now_ms);
+    if (e->step == END_STEP_HANDSHAKE)
+        handshake(s, now_ms);
+    if (e->step == END_STEP_HOLD)
+        hold(s, now_ms);
+    if (e->step == END_STEP_FLUSH)
+        flush(s, now_ms);
+}

@@ -1,0 +1,305 @@
+/*
+ * One RDP connection: owns the legs and takes turns. A turn drives both legs, lets every part step,
+ * and settles the legs. This file is the `struct relay_protocol` that proxy/relay runs, and the
+ * `struct gate_protocol` that proxy/gate does.
+ */
+#include "proxy/rdp/session.h"
+
+#include <event2/event.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+#include "proxy/rdp/draw.h"
+#include "proxy/rdp/rdp.h"
+#include "proxy/rdp/tls.h"
+
+#define RELAX_MS    15000
+#define RELAX_QUIET 16384 /* bytes between two looks that count as nothing */
+
+static void take_turn(struct rdp_session *s);
+
+/* ---- turns and time ---- */
+
+void session_want_turn(struct rdp_session *s)
+{
+    event_active(s->turn, EV_TIMEOUT, 0);
+}
+
+void session_wake(void *arg)
+{
+    take_turn(arg);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    take_turn(arg);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct rdp_session *s = arg;
+
+    (void)fd, (void)what;
+    s->timer_at_ms = 0;
+    take_turn(s);
+}
+
+void session_want_timer(struct rdp_session *s, int64_t at_ms)
+{
+    int64_t left_ms;
+    struct timeval in;
+
+    if (s->timer_at_ms != 0 && s->timer_at_ms <= at_ms)
+        return;
+    s->timer_at_ms = at_ms;
+    left_ms = at_ms - clock_mono_ms();
+    left_ms = left_ms < 0 ? 0 : left_ms;
+    in.tv_sec = left_ms / 1000;
+    in.tv_usec = left_ms % 1000 * 1000 + 500; /* never a hair too early */
+    (void)event_add(s->timer, &in);
+}
+
+enum parse session_frame(const struct leg *l, size_t max, struct frame *out)
+{
+    struct cursor c = leg_input(l);
+
+    return frame_next(&c, max, out);
+}
+
+/* ---- how it ends ---- */
+
+void session_end(struct rdp_session *s, enum end_reason reason, const char *author,
+                 const char *text, const char *sentence)
+{
+    struct ending *e = &s->ending;
+
+    if (s->phase >= PHASE_ENDING)
+        return;
+    log_debug("ends: %s by %s: %s", end_reason_name(reason), author, text);
+    e->from = s->phase;
+    e->reason = reason;
+    e->step = END_STEP_BEGIN;
+    text_copy(e->author, sizeof(e->author), author);
+    text_copy(e->text, sizeof(e->text), text);
+    text_copy(e->sentence, sizeof(e->sentence), sentence);
+    s->phase = PHASE_ENDING;
+    session_want_turn(s);
+}
+
+/* TLS 1.3 lets a client think that it is connected before we have judged its handshake. */
+static void user_is_gone(struct rdp_session *s)
+{
+    const char *user = s->u.login.user[0] ? s->u.login.user : "client";
+    char text[SESSION_TEXT_MAX];
+
+    if (s->desktop.is_bye || s->desktop.wants_exit || s->phase < PHASE_RELAYING) {
+        session_end(s, END_USER_EXIT, user, "the client closed the connection", "");
+        return;
+    }
+    text_copy(text, sizeof(text), "the client's connection was lost");
+    session_end(s, END_NETWORK_LOST, "client", text, "");
+}
+
+static void check_ends(struct rdp_session *s)
+{
+    if (s->phase >= PHASE_ENDING)
+        return;
+    if (s->user.state == LEG_DEAD)
+        user_is_gone(s);
+    else if (s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD)
+        session_end(s, END_TARGET_CLOSED, "target", "the target closed the connection",
+                    "You have been disconnected: the target closed the connection");
+}
+
+/* ---- a turn ---- */
+
+static void look_at_client(struct rdp_session *s)
+{
+    if (s->has_spoken || s->user.received == 0)
+        return;
+    s->has_spoken = true;
+    relay_client_spoke(s->relay);
+}
+
+/* A connection that went quiet gives the memory of its last burst back. */
+static void relax(struct rdp_session *s, int64_t now_ms)
+{
+    uint64_t received = s->user.received + s->target.received;
+
+    if (s->relax_at_ms == 0) {
+        if (received - s->relaxed <= RELAX_QUIET)
+            return;
+        s->relaxed = received;
+        s->relax_at_ms = now_ms + RELAX_MS;
+    } else if (now_ms >= s->relax_at_ms) {
+        s->relax_at_ms = 0;
+        if (received - s->relaxed > RELAX_QUIET) { /* still busy: look again */
+            s->relaxed = received;
+            s->relax_at_ms = now_ms + RELAX_MS;
+        } else {
+            leg_relax(&s->user);
+            leg_relax(&s->target);
+            malloc_trim(0);
+        }
+    }
+    if (s->relax_at_ms)
+        session_want_timer(s, s->relax_at_ms);
+}
+
+/* What stays in a leg because a turn is bounded is not announced by the socket. */
+static bool has_work(const struct leg *l)
+{
+    return leg_is_alive(l) && l->has_more && !l->is_stopped && l->in_len < LEG_IN_MAX / 2;
+}
+
+static void take_turn(struct rdp_session *s)
+{
+    int64_t now_ms = clock_mono_ms();
+
+    if (s->is_in_turn || s->phase == PHASE_OVER)
+        return;
+    s->is_in_turn = true;
+    leg_drive(&s->user);
+    look_at_client(s);
+    leg_drive(&s->target);
+    user_step(s);
+    target_step(s, now_ms);
+    splice_step(s);
+    notice_step(s, now_ms);
+    check_ends(s);
+    ending_step(s, now_ms);
+    leg_settle(&s->user);
+    leg_settle(&s->target);
+    if (has_work(&s->user) || has_work(&s->target))
+        session_want_turn(s);
+    relax(s, now_ms);
+    s->is_in_turn = false;
+}
+
+/* ---- struct relay_protocol ---- */
+
+static void session_finish(void *self)
+{
+    struct rdp_session *s = self;
+
+    if (!s)
+        return;
+    user_finish(s);
+    target_finish(s);
+    leg_close(&s->user);
+    leg_close(&s->target);
+    if (s->turn)
+        event_free(s->turn);
+    if (s->timer)
+        event_free(s->timer);
+    free(s);
+}
+
+static void *session_start(struct relay *r, int client_fd, const struct link_welcome *limits)
+{
+    struct rdp_session *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return NULL;
+    s->relay = r;
+    text_copy(s->separators, sizeof(s->separators), limits->separators);
+    leg_init(&s->user, "user");
+    leg_init(&s->target, "target");
+    s->turn = event_new(relay_base(r), -1, 0, on_turn, s);
+    s->timer = evtimer_new(relay_base(r), on_timer, s);
+    if (!s->turn || !s->timer ||
+        leg_open(&s->user, client_fd, relay_base(r), session_wake, s) < 0) {
+        s->user.fd = -1; /* the relay closes it */
+        session_finish(s);
+        return NULL;
+    }
+    session_want_turn(s);
+    return s;
+}
+
+static void session_auth_result(void *self, const struct link_auth_result *result)
+{
+    user_result(self, result);
+}
+
+static void session_routed(void *self, const struct link_route_result *result, int target_fd)
+{
+    struct rdp_session *s = self;
+    char sentence[SENTENCE_MAX];
+
+    if (result->is_ok && target_fd >= 0) {
+        target_routed(s, result, target_fd);
+    } else {
+        text_copy(sentence, sizeof(sentence), result->text);
+        session_end(s, (enum end_reason)result->reason, "policy", result->text, sentence);
+    }
+    session_want_turn(s);
+}
+
+/* Nobody asked: there is no menu. */
+static void session_targets(void *self, const struct link_target_row *rows, size_t count,
+                            size_t total)
+{
+    (void)self, (void)rows, (void)count, (void)total;
+}
+
+static void session_host_key_result(void *self, bool is_ok, const char *text)
+{
+    target_pinned(self, is_ok, text);
+}
+
+/* Nor for a recording. */
+static void session_recording(void *self, const struct link_recording *answer, int fd)
+{
+    (void)self, (void)answer;
+    if (fd >= 0)
+        close(fd);
+}
+
+static void session_notice(void *self, enum link_notice kind, const char *text)
+{
+    notice_add(self, text, kind == LINK_NOTICE_MESSAGE);
+}
+
+static void session_end_asked(void *self, const char *sentence, uint32_t deadline_ms)
+{
+    struct rdp_session *s = self;
+
+    session_end(s, relay_end_reason(s->relay), "policy", sentence, sentence);
+    s->ending.deadline_ms = clock_mono_ms() + deadline_ms - deadline_ms / 8;
+}
+
+const struct relay_protocol rdp_protocol = {
+    .protocol = PROTOCOL_RDP,
+    .name = "rdp",
+    .start = session_start,
+    .auth_result = session_auth_result,
+    .routed = session_routed,
+    .targets = session_targets,
+    .host_key_result = session_host_key_result,
+    .recording = session_recording,
+    .notice = session_notice,
+    .end = session_end_asked,
+    .finish = session_finish,
+};
+
+/* ---- struct gate_protocol ---- */
+
+static int prepare(void)
+{
+    draw_load_font(NULL);
+    return tls_prepare();
+}
+
+const struct gate_protocol rdp_gate = {
+    .relay = &rdp_protocol,
+    .load_key = tls_load,
+    .prepare = prepare,
+};

@@ -1,0 +1,179 @@
+/*
+ * One RDP connection as the folder's files share it: the user leg, the target leg, what each side
+ * said of itself, and how it ends. proxy/rdp/session.c owns it and takes turns; every other file is
+ * a group of steps that a turn calls. Callbacks of the loop and of the broker only note what
+ * happened and ask for a turn.
+ *
+ * This is the late splice: the client is served up to its Client Info with numbers of our own, then
+ * the same steps are walked at the target, and from licensing on whole PDUs go through, with the
+ * numbers of users and channels exchanged in place.
+ */
+#ifndef RDP_SESSION_H
+#define RDP_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sallyport/link.h>
+#include <sallyport/login.h>
+#include <sallyport/secret.h>
+
+#include "proxy/rdp/leg.h"
+#include "proxy/rdp/wire.h"
+#include "proxy/relay/relay.h"
+
+#define SENTENCE_MAX 512
+
+enum phase {
+    PHASE_NEGOTIATE, /* preconnection blob, X.224 */
+    PHASE_USER_TLS,
+    PHASE_CONNECT, /* MCS Connect Initial */
+    PHASE_JOIN,    /* user, channels, Client Info */
+    PHASE_AUTH,    /* the broker checks the password */
+    PHASE_ROUTING, /* the broker resolves and connects */
+    PHASE_TARGET,  /* the same steps at the target */
+    PHASE_RELAYING,
+    PHASE_ENDING, /* last words */
+    PHASE_OVER    /* relay_finish() was called */
+};
+
+/* The client, as it came. */
+struct user_side {
+    bool is_past_blob;
+    struct x224_request request;
+    char wanted[NAME_MAX_LEN + 1]; /* target of blob or routing token; "" for none */
+    uint8_t *initial;              /* owned: the frame that `connect` and `client` borrow from */
+    struct mcs_connect connect;
+    struct gcc_client client;
+    struct gcc_server ids; /* the numbers that it was given */
+    uint16_t user_id;
+    uint32_t join_count;
+    uint8_t *info; /* owned, secret: the Client Info; gone when the target has its own */
+    size_t info_len;
+    struct login login;
+    struct secret *password; /* owned: for passthrough; gone as `info` */
+};
+
+enum target_step {
+    TARGET_X224,
+    TARGET_TLS,
+    TARGET_PINNING, /* accept-new: the broker pins the key */
+    TARGET_CONNECT,
+    TARGET_ATTACH,
+    TARGET_JOIN,
+    TARGET_DONE
+};
+
+struct target_side {
+    enum target_step step;
+    struct link_route_result *route; /* owned, secret; gone when Client Info is sent */
+    char name[NAME_MAX_LEN + 1];
+    int64_t deadline_ms;
+    bool has_extended;                   /* X224_EXTENDED_CLIENT_DATA */
+    bool is_dropped[MCS_CHANNELS_MAX];   /* by policy: the client's channels that lead nowhere */
+    uint16_t channels[MCS_CHANNELS_MAX]; /* the target's number of each; 0 when dropped */
+    struct gcc_server ids;
+    uint16_t user_id;
+    uint16_t joins[MCS_CHANNELS_MAX + 3];
+    size_t join_count, joined;
+};
+
+/* What is known of the desktop; splice.c learns it. */
+struct desktop {
+    struct share_facts facts;
+    bool has_demand;  /* the target's licensing is over */
+    bool is_active;   /* capabilities exchanged: updates may be sent */
+    bool is_fragment; /* a fragmented update is open: nothing may be put between */
+    bool wants_exit;  /* the client asked to shut down */
+    bool is_bye;      /* the client said the ultimatum */
+    bool is_logged_on;
+    uint32_t error_info; /* what the target gave as its reason; 0 none */
+    struct dvc_state dvc;
+    struct input_state input;
+    uint64_t dropped; /* PDUs that went nowhere */
+};
+
+/* A box over the desktop in use. */
+struct notice {
+    char text[SENTENCE_MAX]; /* waits to be shown; "" none */
+    bool is_message;         /* stays for a moment even when somebody types */
+    bool is_shown;
+    int64_t shown_ms;
+    uint16_t left, top, right, bottom;
+};
+
+enum end_step {
+    END_STEP_BEGIN,
+    END_STEP_SETTLE,    /* until a fragmented update is whole */
+    END_STEP_HANDSHAKE, /* a session of our own, to draw in */
+    END_STEP_HOLD,      /* the sentence can be read */
+    END_STEP_FLUSH
+};
+
+struct ending {
+    enum end_reason reason;
+    char author[NAME_MAX_LEN + 16];
+    char text[SESSION_TEXT_MAX];
+    char sentence[SENTENCE_MAX]; /* what the user is shown; "" for nothing */
+    enum end_step step;
+    enum phase from;     /* where it was */
+    int64_t step_ms;     /* the step's time is up */
+    int64_t deadline_ms; /* everything's; 0: our own time */
+};
+
+struct rdp_session {
+    struct relay *relay;
+    struct event *turn, *timer;
+    int64_t timer_at_ms; /* 0: not armed */
+    int64_t relax_at_ms; /* when memory is given back; 0: not armed */
+    uint64_t relaxed;    /* bytes of both legs then */
+    bool is_in_turn, has_spoken;
+    char separators[8];
+    enum phase phase;
+    struct leg user, target;
+    struct user_side u;
+    struct target_side t;
+    struct desktop desktop;
+    struct notice notice;
+    struct ending ending;
+};
+
+/* ---- session.c ---- */
+void session_want_turn(struct rdp_session *s); /* soon, from the loop */
+void session_wake(void *session);              /* now; only from callbacks of the loop */
+void session_want_timer(struct rdp_session *s, int64_t at_ms);
+/* Begin the end. sentence: what the user is shown ("" nothing). The first call counts. */
+void session_end(struct rdp_session *s, enum end_reason reason, const char *author,
+                 const char *text, const char *sentence);
+/* A frame from a leg, of at most `max` bytes: PARSE_OK leaves it in the leg's input. */
+enum parse session_frame(const struct leg *l, size_t max, struct frame *out);
+
+/* ---- user.c: serving the client up to Client Info, and its login ---- */
+void user_step(struct rdp_session *s);
+void user_result(struct rdp_session *s, const struct link_auth_result *result);
+void user_forget(struct rdp_session *s); /* credentials */
+void user_finish(struct rdp_session *s);
+
+/* ---- target.c: the same steps as a client of the target ---- */
+void target_routed(struct rdp_session *s, const struct link_route_result *route, int fd);
+void target_pinned(struct rdp_session *s, bool is_ok, const char *text);
+void target_step(struct rdp_session *s, int64_t now_ms);
+void target_finish(struct rdp_session *s);
+
+/* ---- splice.c: whole PDUs both ways ---- */
+void splice_step(struct rdp_session *s);
+/* Only the target's PDUs, until no fragment is open. */
+void splice_settle(struct rdp_session *s);
+
+/* ---- notices.c: boxes over the desktop in use ---- */
+void notice_add(struct rdp_session *s, const char *text, bool is_message);
+void notice_step(struct rdp_session *s, int64_t now_ms);
+void notice_human(struct rdp_session *s);
+/* Draw a box in the middle of the client's screen; false when there is no way to. */
+bool notice_draw(struct rdp_session *s, const char *text, struct notice *where);
+
+/* ---- ending.c ---- */
+void ending_step(struct rdp_session *s, int64_t now_ms);
+
+#endif

@@ -1,0 +1,439 @@
+/*
+ * Whole PDUs both ways. Nothing is decoded: of each PDU the channel is read, the numbers of user
+ * and channel are exchanged in place, and runs of PDUs go on in one piece from the memory into
+ * which they were decrypted. On the way the few facts are learned that notices, idle times and the
+ * end need. Steps of a turn of proxy/rdp/session.c.
+ */
+#include "proxy/rdp/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+#include "proxy/rdp/le.h"
+
+/* MS-RDPBCGR 2.2.5.1.1: reasons with which a target says that its user ended it */
+#define ERRINFO_DISCONNECT_BY_USER 0x0bu
+#define ERRINFO_LOGOFF_BY_USER     0x0cu
+
+enum verdict { PASS, DROP, STOP /* the session ends: nothing more of this leg */ };
+
+/* One run from one leg to the other. */
+struct way {
+    struct rdp_session *s;
+    struct leg *from, *to;
+    enum verdict (*look)(struct rdp_session *s, const struct frame *f, uint8_t *at);
+    size_t passed;
+    bool is_human;
+};
+
+static enum verdict end_for_nonsense(struct rdp_session *s, bool is_target)
+{
+    session_end(s, is_target ? END_TARGET_CLOSED : END_POLICY, is_target ? "target" : "client",
+                is_target ? "the target sent what is not RDP" : "the client sent what is not RDP",
+                is_target ? "You have been disconnected: the target sent what is not RDP" : "");
+    return STOP;
+}
+
+/* ---- numbers ---- */
+
+/* The target's number for the client's channel; 0: leads nowhere. */
+static uint16_t to_target(const struct rdp_session *s, uint16_t channel)
+{
+    if (channel == s->u.ids.io_channel)
+        return s->t.ids.io_channel;
+    if (s->u.ids.message_channel && channel == s->u.ids.message_channel)
+        return s->t.ids.message_channel;
+    for (size_t i = 0; i < s->u.ids.channel_count; i++)
+        if (s->u.ids.channels[i] == channel)
+            return s->t.channels[i];
+    return 0;
+}
+
+static uint16_t to_user(const struct rdp_session *s, uint16_t channel)
+{
+    if (channel == s->t.ids.io_channel)
+        return s->u.ids.io_channel;
+    for (size_t i = 0; i < s->u.ids.channel_count; i++)
+        if (s->t.channels[i] == channel && channel)
+            return s->u.ids.channels[i];
+    if (s->t.ids.message_channel && channel == s->t.ids.message_channel)
+        return s->u.ids.message_channel;
+    return 0;
+}
+
+/* Whether it is the client's static channel of this name. */
+static bool is_named(const struct rdp_session *s, uint16_t user_channel, const char *name)
+{
+    size_t i = (size_t)(user_channel - s->u.ids.channels[0]);
+
+    return s->u.ids.channel_count && user_channel >= s->u.ids.channels[0] &&
+           i < s->u.ids.channel_count && strcmp(s->u.client.channels[i].name, name) == 0;
+}
+
+static bool is_message_channel(const struct rdp_session *s, uint16_t user_channel)
+{
+    return s->u.ids.message_channel && user_channel == s->u.ids.message_channel;
+}
+
+/* ---- from the client ---- */
+
+static bool human; /* of the run that is looked at */
+
+static void look_at_confirm(struct rdp_session *s, const struct share_pdu *pdu)
+{
+    struct share_facts facts;
+
+    if (confirm_active_parse(pdu->body, &facts) != PARSE_OK)
+        return;
+    s->desktop.facts.has_fastpath_output = facts.has_fastpath_output;
+    s->desktop.facts.pointer_cache = facts.pointer_cache;
+    if (facts.bpp)
+        s->desktop.facts.bpp = facts.bpp < s->desktop.facts.bpp || !s->desktop.facts.bpp
+                                   ? facts.bpp
+                                   : s->desktop.facts.bpp;
+}
+
+static void look_at_share_of_user(struct rdp_session *s, const struct share_pdu *pdu)
+{
+    bool is_human;
+
+    if (pdu->type == SHARE_CONFIRM_ACTIVE) {
+        look_at_confirm(s, pdu);
+    } else if (pdu->type == SHARE_DATA && !pdu->is_compressed) {
+        if (pdu->data_type == DATA_INPUT &&
+            input_slowpath_scan(pdu->body, &s->desktop.input, &is_human) == PARSE_OK)
+            human |= is_human;
+        else if (pdu->data_type == DATA_SHUTDOWN_REQUEST)
+            s->desktop.wants_exit = true;
+    }
+}
+
+/* Before Demand Active a client has nothing to say but licensing: no second Client Info. */
+static enum verdict look_at_io_of_user(struct rdp_session *s, const struct mcs_pdu *pdu,
+                                       const struct frame *f, uint8_t *at)
+{
+    struct cursor c = pdu->data;
+    struct share_pdu share;
+    uint16_t flags;
+
+    if (!s->desktop.has_demand)
+        return cursor_le16(&c, &flags) && flags & SEC_LICENSE_PKT ? PASS : DROP;
+    while (!cursor_at_end(&c)) {
+        size_t offset = (size_t)(c.at - f->data);
+
+        if (share_next(&c, &share) != PARSE_OK)
+            return DROP;
+        if (share.type != SHARE_FLOW)
+            put_le16(at + offset + SHARE_AT_SOURCE, s->t.user_id);
+        look_at_share_of_user(s, &share);
+    }
+    return PASS;
+}
+
+static enum verdict answer_join(struct rdp_session *s, uint16_t channel)
+{
+    struct buffer b;
+
+    buffer_init(&b, 64);
+    mcs_join_confirm_put(&b, s->u.user_id, channel);
+    leg_send(&s->user, b.data, b.len);
+    buffer_finish(&b);
+    return DROP;
+}
+
+static enum verdict look_at_data_of_user(struct rdp_session *s, const struct mcs_pdu *pdu,
+                                         const struct frame *f, uint8_t *at)
+{
+    uint16_t channel = to_target(s, pdu->channel);
+    enum verdict v = PASS;
+
+    if (channel == 0)
+        return DROP;
+    if (pdu->channel == s->u.ids.io_channel)
+        v = look_at_io_of_user(s, pdu, f, at);
+    else if (is_named(s, pdu->channel, "drdynvc"))
+        human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
+    put_be16(at + MCS_AT_USER, (uint16_t)(s->t.user_id - MCS_BASE_CHANNEL));
+    put_be16(at + MCS_AT_CHANNEL, channel);
+    return v;
+}
+
+static enum verdict look_at_user(struct rdp_session *s, const struct frame *f, uint8_t *at)
+{
+    struct mcs_pdu pdu;
+    bool is_human;
+
+    if (f->kind == FRAME_FASTPATH) {
+        if (!s->desktop.has_demand)
+            return DROP;
+        if (input_fastpath_scan(f->data[0], frame_body(f), &s->desktop.input, &is_human) ==
+            PARSE_OK)
+            human |= is_human;
+        return PASS;
+    }
+    if (mcs_parse(frame_body(f), &pdu) != PARSE_OK)
+        return end_for_nonsense(s, false);
+    switch (pdu.type) {
+    case MCS_DATA_REQUEST:
+        return look_at_data_of_user(s, &pdu, f, at);
+    case MCS_JOIN_REQUEST:
+        return answer_join(s, pdu.channel);
+    case MCS_ULTIMATUM:
+        s->desktop.is_bye = true;
+        return PASS;
+    case MCS_ERECT_DOMAIN:
+        return DROP;
+    default:
+        return end_for_nonsense(s, false);
+    }
+}
+
+/* ---- from the target ---- */
+
+static void tell_ready(struct rdp_session *s)
+{
+    char text[SESSION_DEVICE_MAX];
+
+    snprintf(text, sizeof(text), "RDP, %s %s", SSL_get_version(s->target.ssl),
+             SSL_get_cipher_name(s->target.ssl));
+    relay_ready(s->relay, text);
+    relay_narrow(s->relay);
+}
+
+static void look_at_demand(struct rdp_session *s, const struct share_pdu *pdu)
+{
+    struct desktop *d = &s->desktop;
+    struct share_facts facts;
+
+    if (demand_active_parse(pdu->body, &facts) != PARSE_OK)
+        return;
+    facts.has_fastpath_output = d->facts.has_fastpath_output; /* the client's to say */
+    facts.pointer_cache = d->facts.pointer_cache;
+    d->facts = facts;
+    d->is_fragment = false;
+    log_debug("desktop %ux%u bpp=%u share=%#x", facts.width, facts.height, facts.bpp,
+              facts.share_id);
+    if (!d->has_demand) {
+        d->has_demand = true;
+        tell_ready(s);
+    }
+}
+
+static enum verdict redirected(struct rdp_session *s)
+{
+    session_end(s, END_TARGET_CLOSED, "target",
+                "the target wants to send the client to another server",
+                "You have been disconnected: the target wants to send you to another server, which "
+                "this proxy does not follow");
+    return STOP;
+}
+
+static enum verdict look_at_share_of_target(struct rdp_session *s, const struct share_pdu *pdu)
+{
+    struct desktop *d = &s->desktop;
+
+    switch (pdu->type) {
+    case SHARE_DEMAND_ACTIVE:
+        look_at_demand(s, pdu);
+        break;
+    case SHARE_DEACTIVATE_ALL:
+        d->is_active = false;
+        break;
+    case SHARE_REDIRECTION:
+        return redirected(s);
+    case SHARE_DATA:
+        if (pdu->data_type == DATA_FONT_MAP)
+            d->is_active = true;
+        else if (pdu->data_type == DATA_SAVE_SESSION_INFO)
+            d->is_logged_on = true;
+        else if (pdu->data_type == DATA_SET_ERROR_INFO && !pdu->is_compressed &&
+                 !error_info_parse(pdu->body, &d->error_info))
+            d->error_info = 0;
+        break;
+    default:
+        break;
+    }
+    return PASS;
+}
+
+/* Until Demand Active: licensing, which has a security header, whose second half is 0 where a share
+ * control header has its type. */
+static bool is_secured(struct cursor c, uint16_t *flags)
+{
+    uint16_t high;
+
+    return cursor_le16(&c, flags) && cursor_le16(&c, &high) && high == 0;
+}
+
+static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs_pdu *pdu)
+{
+    struct cursor c = pdu->data;
+    struct share_pdu share;
+    enum verdict v = PASS;
+    uint16_t flags;
+
+    if (is_secured(c, &flags))
+        return flags & SEC_REDIRECTION_PKT ? redirected(s) : PASS;
+    while (v == PASS && cursor_left(&c) > 1) {
+        if (share_next(&c, &share) != PARSE_OK)
+            return end_for_nonsense(s, true);
+        v = look_at_share_of_target(s, &share);
+    }
+    return v;
+}
+
+static enum verdict look_at_data_of_target(struct rdp_session *s, const struct mcs_pdu *pdu,
+                                           uint8_t *at)
+{
+    uint16_t channel = to_user(s, pdu->channel), flags;
+    enum verdict v = PASS;
+
+    if (channel == 0)
+        return DROP;
+    if (channel == s->u.ids.io_channel)
+        v = look_at_io_of_target(s, pdu);
+    else if (is_message_channel(s, channel))
+        v = is_secured(pdu->data, &flags) && flags & SEC_TRANSPORT_REQ ? DROP : PASS;
+    else if (is_named(s, channel, "drdynvc"))
+        dvc_server_scan(pdu->data, &s->desktop.dvc);
+    put_be16(at + MCS_AT_CHANNEL, channel);
+    return v;
+}
+
+/* It said the ultimatum, which the client gets: no words of ours are needed. */
+static enum verdict target_says_bye(struct rdp_session *s)
+{
+    const char *user = s->u.login.user;
+    char text[SESSION_TEXT_MAX];
+
+    if (s->desktop.error_info == ERRINFO_LOGOFF_BY_USER ||
+        s->desktop.error_info == ERRINFO_DISCONNECT_BY_USER) {
+        session_end(s, END_USER_EXIT, user, "the user ended the session at the target", "");
+    } else {
+        if (s->desktop.error_info)
+            snprintf(text, sizeof(text), "the target ended the session (reason %#x)",
+                     s->desktop.error_info);
+        else
+            text_copy(text, sizeof(text), "the target ended the session");
+        session_end(s, END_TARGET_CLOSED, "target", text, "");
+    }
+    return PASS;
+}
+
+static enum verdict look_at_target(struct rdp_session *s, const struct frame *f, uint8_t *at)
+{
+    struct mcs_pdu pdu;
+
+    if (f->kind == FRAME_FASTPATH) {
+        if (fastpath_output_scan(frame_body(f), &s->desktop.is_fragment) != PARSE_OK)
+            s->desktop.is_fragment = false;
+        return s->desktop.has_demand ? PASS : DROP;
+    }
+    if (mcs_parse(frame_body(f), &pdu) != PARSE_OK)
+        return end_for_nonsense(s, true);
+    if (pdu.type == MCS_DATA_INDICATION)
+        return look_at_data_of_target(s, &pdu, at);
+    if (pdu.type == MCS_ULTIMATUM)
+        return target_says_bye(s);
+    return DROP;
+}
+
+/* ---- runs ---- */
+
+static bool is_over(const struct way *w)
+{
+    return w->s->phase != PHASE_RELAYING;
+}
+
+/* Hand on what passes in as few pieces as there are gaps. */
+static void run(struct way *w)
+{
+    struct cursor c = leg_input(w->from);
+    const uint8_t *start = c.at, *begin = c.at;
+    bool can_go_on = true;
+    struct frame f;
+    enum parse r;
+
+    while (can_go_on && (r = frame_next(&c, TPKT_MAX, &f)) != PARSE_MORE) {
+        uint8_t *at = w->from->in + w->from->in_start + (f.data - begin);
+        enum verdict v = r == PARSE_OK ? w->look(w->s, &f, at)
+                                       : end_for_nonsense(w->s, w->from == &w->s->target);
+
+        if (r != PARSE_OK)
+            break;
+        if (v != PASS) { /* send what is before it; go on behind it */
+            if (f.data > start)
+                leg_send(w->to, start, (size_t)(f.data - start));
+            w->passed += (size_t)(f.data - start);
+            start = c.at;
+            w->s->desktop.dropped += v == DROP;
+        }
+        can_go_on = v != STOP && !is_over(w);
+    }
+    if (c.at > start)
+        leg_send(w->to, start, (size_t)(c.at - start));
+    w->passed += (size_t)(c.at - start);
+    leg_use(w->from, (size_t)(c.at - begin));
+}
+
+/* The slow side stops the fast one. */
+static bool is_held(struct leg *from, const struct leg *to)
+{
+    size_t mark = from->is_stopped ? LEG_OUT_LOW : LEG_OUT_HIGH;
+
+    leg_stop(from, leg_unsent(to) > mark);
+    return from->is_stopped;
+}
+
+static bool counts_traffic(const struct rdp_session *s)
+{
+    return relay_policy(s->relay)->counts == COUNTS_TRAFFIC;
+}
+
+static void run_to_user(struct rdp_session *s)
+{
+    struct way w = {.s = s, .from = &s->target, .to = &s->user, .look = look_at_target};
+
+    run(&w);
+    if (w.passed)
+        relay_output(s->relay, w.passed, counts_traffic(s));
+}
+
+static void run_to_target(struct rdp_session *s)
+{
+    struct way w = {.s = s, .from = &s->user, .to = &s->target, .look = look_at_user};
+
+    human = false;
+    run(&w);
+    if (human)
+        notice_human(s);
+    if (w.passed)
+        relay_input(s->relay, w.passed, human || counts_traffic(s));
+}
+
+void splice_step(struct rdp_session *s)
+{
+    if (s->phase != PHASE_RELAYING)
+        return;
+    if (!is_held(&s->target, &s->user))
+        run_to_user(s);
+    if (s->phase == PHASE_RELAYING && !is_held(&s->user, &s->target))
+        run_to_target(s);
+}
+
+void splice_settle(struct rdp_session *s)
+{
+    struct cursor c = leg_input(&s->target);
+    struct frame f;
+
+    while (s->desktop.is_fragment && frame_next(&c, TPKT_MAX, &f) == PARSE_OK) {
+        uint8_t *at = s->target.in + s->target.in_start;
+
+        if (look_at_target(s, &f, at) == PASS)
+            leg_send(&s->user, f.data, f.len);
+        leg_use(&s->target, f.len);
+    }
+}

@@ -1,0 +1,407 @@
+/*
+ * The relay as a client of the target: X.224, TLS, the pinned key before any credential, MCS with
+ * the client's own settings, and Client Info with the account's credentials. Every failure is a
+ * sentence for the user. Steps of a turn of proxy/rdp/session.c.
+ */
+#include "proxy/rdp/session.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sallyport/clock.h>
+#include <sallyport/fingerprint.h>
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+#include "proxy/rdp/tls.h"
+
+#define TARGET_LOGIN_MS 30000
+#define ANSWER_MAX      16384u
+
+static void fail(struct rdp_session *s, const char *sentence)
+{
+    log_info("target login failed: %s", sentence);
+    session_end(s, END_TARGET_UNREACHABLE, "target", sentence, sentence);
+}
+
+static void PRINTF_LIKE(2, 3) failf(struct rdp_session *s, const char *fmt, ...)
+{
+    char text[SESSION_TEXT_MAX];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    fail(s, text);
+}
+
+static void send_all(struct rdp_session *s, struct buffer *b)
+{
+    if (b->failed)
+        fail(s, "out of memory");
+    else
+        leg_send(&s->target, b->data, b->len);
+    buffer_finish(b);
+}
+
+/* ---- X.224 ---- */
+
+/* HOST of HOST:PORT, without brackets. */
+static void host_of(const char *address, char *dst, size_t len)
+{
+    const char *start = address[0] == '[' ? address + 1 : address;
+    const char *end = strrchr(address, ':');
+    size_t n;
+
+    if (address[0] == '[')
+        end = strchr(address, ']');
+    n = end && end > start ? (size_t)(end - start) : strlen(start);
+    if (n >= len)
+        n = len - 1;
+    memcpy(dst, start, n);
+    dst[n] = '\0';
+}
+
+static void step_x224(struct rdp_session *s)
+{
+    struct x224_confirm confirm;
+    char host[SESSION_ADDRESS_MAX];
+    struct frame f;
+    enum parse r = session_frame(&s->target, ANSWER_MAX, &f);
+
+    if (r == PARSE_MORE)
+        return;
+    if (r != PARSE_OK || f.kind != FRAME_TPKT ||
+        x224_confirm_parse(frame_body(&f), &confirm) != PARSE_OK) {
+        failf(s, "%s does not speak RDP", s->t.name);
+        return;
+    }
+    leg_use(&s->target, f.len);
+    if (!confirm.has_negotiation) {
+        failf(s, "%s offers only the old RDP security, without TLS", s->t.name);
+    } else if (confirm.is_failure) {
+        failf(s, "%s cannot be used: %s", s->t.name, x224_failure_text(confirm.value));
+    } else if (confirm.value != PROTOCOL_SSL_BIT) {
+        failf(s, "%s chose a security that was not offered", s->t.name);
+    } else {
+        s->t.has_extended = confirm.flags & X224_EXTENDED_CLIENT_DATA;
+        host_of(s->t.route->address, host, sizeof(host));
+        if (leg_begin_tls(&s->target, tls_client(s->target.fd, host)) < 0) {
+            failf(s, "%s does not wait for TLS", s->t.name);
+            return;
+        }
+        s->t.step = TARGET_TLS;
+        leg_drive(&s->target);
+    }
+}
+
+/* ---- the key ---- */
+
+static void fail_mismatch(struct rdp_session *s, const uint8_t *key, size_t len)
+{
+    const struct link_route_result *route = s->t.route;
+    char expected[FINGERPRINT_MAX], got[FINGERPRINT_MAX], text[SENTENCE_MAX];
+
+    fingerprint_sha256(expected, route->host_key.data, route->host_key.len);
+    fingerprint_sha256(got, key, len);
+    snprintf(text, sizeof(text), "the certificate of %s has changed: expected %s, got %s",
+             s->t.name, expected, got);
+    relay_event(s->relay, "host-key-mismatch", text);
+    log_info("target login failed: %s", text);
+    session_end(s, END_TARGET_UNREACHABLE, "target", text, text);
+}
+
+static void begin_connect(struct rdp_session *s);
+
+static void check_key(struct rdp_session *s)
+{
+    const struct link_route_result *route = s->t.route;
+    uint8_t key[LINK_KEY_MAX];
+    size_t len = tls_peer_key(s->target.ssl, key, sizeof(key));
+
+    if (len == 0) {
+        failf(s, "the certificate of %s cannot be read", s->t.name);
+    } else if (route->host_key_type[0]) {
+        if (strcmp(route->host_key_type, TLS_KEY_TYPE) == 0 && route->host_key.len == len &&
+            memcmp(route->host_key.data, key, len) == 0)
+            begin_connect(s);
+        else
+            fail_mismatch(s, key, len);
+    } else if (route->accept_new) {
+        s->t.step = TARGET_PINNING;
+        relay_pin_host_key(s->relay, 0, TLS_KEY_TYPE, key, len);
+    } else {
+        failf(s,
+              "no certificate is pinned for %s; an admin can pin it with: sallyctl target set "
+              "%s --accept-new",
+              s->t.name, s->t.name);
+    }
+}
+
+void target_pinned(struct rdp_session *s, bool is_ok, const char *text)
+{
+    if (s->phase != PHASE_TARGET || s->t.step != TARGET_PINNING)
+        return;
+    if (is_ok)
+        begin_connect(s);
+    else
+        fail(s, text[0] ? text : "the target's certificate was not accepted");
+    session_want_turn(s);
+}
+
+/* ---- MCS ---- */
+
+static void begin_connect(struct rdp_session *s)
+{
+    struct gcc_patch patch = {.selected = PROTOCOL_SSL_BIT,
+                              .has_extended = s->t.has_extended,
+                              .is_dropped = s->t.is_dropped};
+    struct buffer gcc, b;
+
+    buffer_init(&gcc, TPKT_MAX);
+    buffer_init(&b, TPKT_MAX);
+    gcc_client_put(&gcc, &s->u.client, &patch);
+    mcs_connect_initial_put(&b, &s->u.connect, gcc.data, gcc.len);
+    b.failed |= gcc.failed;
+    buffer_finish(&gcc);
+    s->t.step = TARGET_CONNECT;
+    send_all(s, &b);
+}
+
+/* The target numbers the channels that it was told of, in that order. */
+static bool take_numbers(struct target_side *t, const struct gcc_client *c)
+{
+    size_t next = 0;
+
+    for (size_t i = 0; i < c->channel_count; i++) {
+        if (t->is_dropped[i])
+            continue;
+        if (next >= t->ids.channel_count)
+            return false;
+        t->channels[i] = t->ids.channels[next++];
+    }
+    return true;
+}
+
+static void take_response(struct rdp_session *s, const struct frame *f)
+{
+    struct target_side *t = &s->t;
+    struct cursor gcc;
+    struct buffer b;
+    uint8_t result;
+
+    if (mcs_connect_response_parse(frame_body(f), &result, &gcc) != PARSE_OK) {
+        failf(s, "%s does not speak RDP as it is understood here", t->name);
+    } else if (result != 0) {
+        failf(s, "%s refused the connection (MCS result %u)", t->name, result);
+    } else if (gcc_server_parse(gcc, &t->ids) != PARSE_OK || t->ids.method || t->ids.level ||
+               !take_numbers(t, &s->u.client)) {
+        failf(s, "%s does not speak RDP as it is understood here", t->name);
+    } else {
+        buffer_init(&b, 64);
+        mcs_erect_put(&b);
+        mcs_attach_request_put(&b);
+        t->step = TARGET_ATTACH;
+        send_all(s, &b);
+    }
+}
+
+static void join_next(struct rdp_session *s)
+{
+    struct target_side *t = &s->t;
+    struct buffer b;
+
+    buffer_init(&b, 64);
+    mcs_join_request_put(&b, t->user_id, t->joins[t->joined]);
+    send_all(s, &b);
+}
+
+static void begin_joins(struct rdp_session *s, uint16_t user_id)
+{
+    struct target_side *t = &s->t;
+
+    t->user_id = user_id;
+    t->joins[t->join_count++] = user_id;
+    t->joins[t->join_count++] = t->ids.io_channel;
+    if (t->ids.message_channel)
+        t->joins[t->join_count++] = t->ids.message_channel;
+    for (size_t i = 0; i < s->u.client.channel_count; i++)
+        if (t->channels[i])
+            t->joins[t->join_count++] = t->channels[i];
+    t->step = TARGET_JOIN;
+    join_next(s);
+}
+
+/* ---- Client Info ---- */
+
+/* "DOM\user" or "user". */
+static const char *split_account(const char *account, char *domain, size_t len)
+{
+    const char *back = strchr(account, '\\');
+    size_t n = back ? (size_t)(back - account) : 0;
+
+    domain[0] = '\0';
+    if (!back || n >= len)
+        return account;
+    memcpy(domain, account, n);
+    domain[n] = '\0';
+    return back + 1;
+}
+
+/* NULL after a failure was said. */
+static const char *credential(struct rdp_session *s, struct secret *own)
+{
+    const struct link_route_result *route = s->t.route;
+
+    switch ((enum link_target_auth)route->auth) {
+    case TARGET_AUTH_NONE: /* the target shows its own login */
+        return "";
+    case TARGET_AUTH_PASSWORD:
+        if (secret_set(own, route->secret.data, route->secret.len))
+            return (const char *)own->data;
+        break;
+    case TARGET_AUTH_PASSTHROUGH:
+        if (s->u.password && s->u.password->len > 0)
+            return (const char *)s->u.password->data;
+        break;
+    default:
+        failf(s, "%s is set to log in with a key, which RDP cannot", s->t.name);
+        return NULL;
+    }
+    failf(s, "no password is stored for %s", s->t.name);
+    return NULL;
+}
+
+static void forget_secrets(struct rdp_session *s)
+{
+    if (s->t.route) {
+        memory_wipe(s->t.route, sizeof(*s->t.route));
+        free(s->t.route);
+        s->t.route = NULL;
+    }
+    user_forget(s);
+}
+
+static void send_info(struct rdp_session *s)
+{
+    struct client_info info;
+    struct secret own = {0};
+    struct buffer pdu, b;
+    char domain[ACCOUNT_MAX_LEN + 1];
+    const char *user = split_account(s->t.route->account, domain, sizeof(domain));
+    const char *password = credential(s, &own);
+
+    if (password && client_info_parse(cursor_of(s->u.info, s->u.info_len), &info) == PARSE_OK) {
+        buffer_init_secret(&pdu, TPKT_MAX);
+        buffer_init_secret(&b, TPKT_MAX);
+        client_info_put(&pdu, &info, domain, user, password);
+        mcs_data_put(&b, MCS_DATA_REQUEST, s->t.user_id, s->t.ids.io_channel, pdu.data, pdu.len);
+        b.failed |= pdu.failed;
+        buffer_finish(&pdu);
+        s->t.step = TARGET_DONE;
+        s->phase = PHASE_RELAYING;
+        send_all(s, &b);
+    }
+    secret_wipe(&own);
+    forget_secrets(s);
+}
+
+static void take_confirm(struct rdp_session *s, const struct mcs_pdu *pdu)
+{
+    struct target_side *t = &s->t;
+
+    if (pdu->type == MCS_ULTIMATUM)
+        failf(s, "%s refused the connection", t->name);
+    else if (t->step == TARGET_ATTACH && pdu->type == MCS_ATTACH_CONFIRM && pdu->result == 0)
+        begin_joins(s, pdu->user);
+    else if (t->step != TARGET_JOIN || pdu->type != MCS_JOIN_CONFIRM || pdu->result != 0)
+        failf(s, "%s refused a channel of the connection", t->name);
+    else if (++t->joined < t->join_count)
+        join_next(s);
+    else
+        send_info(s);
+}
+
+static void step_mcs(struct rdp_session *s)
+{
+    struct mcs_pdu pdu;
+    struct frame f;
+    enum parse r;
+
+    while (s->phase == PHASE_TARGET &&
+           (r = session_frame(&s->target, ANSWER_MAX, &f)) != PARSE_MORE) {
+        if (r != PARSE_OK || f.kind != FRAME_TPKT)
+            failf(s, "%s does not speak RDP as it is understood here", s->t.name);
+        else if (s->t.step == TARGET_CONNECT)
+            take_response(s, &f);
+        else if (mcs_parse(frame_body(&f), &pdu) != PARSE_OK)
+            failf(s, "%s does not speak RDP as it is understood here", s->t.name);
+        else
+            take_confirm(s, &pdu);
+        leg_use(&s->target, f.len);
+    }
+}
+
+/* ---- from outside ---- */
+
+void target_routed(struct rdp_session *s, const struct link_route_result *route, int fd)
+{
+    struct buffer b;
+
+    if (s->phase != PHASE_ROUTING || !(s->t.route = malloc(sizeof(*s->t.route)))) {
+        close(fd);
+        return;
+    }
+    *s->t.route = *route;
+    text_copy(s->t.name, sizeof(s->t.name), route->target);
+    s->t.step = TARGET_X224;
+    s->t.deadline_ms = clock_mono_ms() + TARGET_LOGIN_MS;
+    s->phase = PHASE_TARGET;
+    session_want_timer(s, s->t.deadline_ms);
+    if (leg_open(&s->target, fd, relay_base(s->relay), session_wake, s) < 0) {
+        fail(s, "out of memory");
+        return;
+    }
+    buffer_init(&b, 256);
+    x224_request_put(&b, "", PROTOCOL_SSL_BIT);
+    send_all(s, &b);
+}
+
+static void target_is_gone(struct rdp_session *s)
+{
+    char why[128];
+
+    text_escape(why, sizeof(why), s->target.error, strlen(s->target.error));
+    if (s->t.step == TARGET_TLS)
+        failf(s, "TLS with %s failed: %s", s->t.name, why);
+    else
+        failf(s, "%s closed the connection before the login", s->t.name);
+}
+
+void target_step(struct rdp_session *s, int64_t now_ms)
+{
+    if (s->phase != PHASE_TARGET)
+        return;
+    if (s->t.step == TARGET_X224)
+        step_x224(s);
+    if (s->t.step == TARGET_TLS && s->target.state == LEG_UP)
+        check_key(s);
+    if (s->t.step >= TARGET_CONNECT)
+        step_mcs(s);
+    if (s->phase != PHASE_TARGET)
+        return;
+    if (s->target.state == LEG_DEAD)
+        target_is_gone(s);
+    else if (now_ms >= s->t.deadline_ms)
+        failf(s, "%s did not finish the login in time", s->t.name);
+    else
+        session_want_timer(s, s->t.deadline_ms);
+}
+
+void target_finish(struct rdp_session *s)
+{
+    forget_secrets(s);
+}

@@ -1,0 +1,348 @@
+/*
+ * The user's side up to Client Info, served with numbers of our own, and the login that comes with
+ * it. Steps of a turn of proxy/rdp/session.c.
+ */
+#include "proxy/rdp/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sallyport/log.h>
+#include <sallyport/text.h>
+
+#include "proxy/rdp/tls.h"
+
+#define EARLY_MAX       16384u /* bytes of a frame before the login */
+#define JOINS_MAX       128u   /* PDUs before Client Info: every channel twice, and some */
+#define FIRST_CHANNEL   1004
+#define NAME_IMPOSSIBLE "?"
+#define TOKEN_PREFIX    "target="
+
+static void refuse_nonsense(struct rdp_session *s, const char *what)
+{
+    char text[SESSION_TEXT_MAX];
+
+    snprintf(text, sizeof(text), "the client's %s cannot be understood", what);
+    log_debug("%s", text);
+    session_end(s, END_POLICY, "client", text, "");
+}
+
+/* ---- X.224 ---- */
+
+/* Returns false when the rest must wait. */
+static bool take_blob(struct rdp_session *s)
+{
+    struct cursor c = leg_input(&s->user);
+    size_t before = cursor_left(&c);
+    struct preconnection p;
+    char text[128];
+    enum parse r = preconnection_next(&c, &p);
+
+    if (r == PARSE_MORE)
+        return false;
+    s->u.is_past_blob = true;
+    if (r != PARSE_OK)
+        return true; /* there is none; whatever it is, X.224 will judge it */
+    if (utf16_to_utf8(p.blob, text, sizeof(text)) &&
+        strncmp(text, TOKEN_PREFIX, strlen(TOKEN_PREFIX)) == 0)
+        text_copy(s->u.wanted, sizeof(s->u.wanted), text + strlen(TOKEN_PREFIX));
+    leg_use(&s->user, before - cursor_left(&c));
+    return true;
+}
+
+static void take_token(struct user_side *u)
+{
+    if (strncmp(u->request.token, TOKEN_PREFIX, strlen(TOKEN_PREFIX)) == 0)
+        text_copy(u->wanted, sizeof(u->wanted), u->request.token + strlen(TOKEN_PREFIX));
+    if (!text_is_name(u->wanted))
+        u->wanted[0] = '\0';
+}
+
+static void refuse_security(struct rdp_session *s)
+{
+    struct buffer b;
+
+    buffer_init(&b, 64);
+    x224_failure_put(&b, X224_FAILURE_SSL_REQUIRED);
+    leg_send(&s->user, b.data, b.len);
+    buffer_finish(&b);
+    session_end(s, END_POLICY, "client",
+                s->u.request.has_negotiation ? "the client did not offer TLS"
+                                             : "the client speaks only the old RDP security",
+                "");
+}
+
+static void step_negotiate(struct rdp_session *s)
+{
+    struct frame f;
+    struct buffer b;
+    enum parse r;
+
+    if (!s->u.is_past_blob && !take_blob(s))
+        return;
+    r = session_frame(&s->user, EARLY_MAX, &f);
+    if (r == PARSE_MORE)
+        return;
+    if (r != PARSE_OK || f.kind != FRAME_TPKT ||
+        x224_request_parse(frame_body(&f), &s->u.request) != PARSE_OK) {
+        refuse_nonsense(s, "connection request");
+        return;
+    }
+    leg_use(&s->user, f.len);
+    take_token(&s->u);
+    if (!(s->u.request.protocols & PROTOCOL_SSL_BIT)) {
+        refuse_security(s);
+        return;
+    }
+    buffer_init(&b, 64);
+    x224_confirm_put(&b, X224_EXTENDED_CLIENT_DATA | X224_DYNVC_GFX, PROTOCOL_SSL_BIT);
+    leg_send(&s->user, b.data, b.len);
+    buffer_finish(&b);
+    if (leg_unsent(&s->user) > 0 || leg_begin_tls(&s->user, tls_server(s->user.fd)) < 0) {
+        refuse_nonsense(s, "haste"); /* bytes behind the request, before our answer */
+        return;
+    }
+    s->phase = PHASE_USER_TLS;
+    leg_drive(&s->user);
+}
+
+/* ---- MCS Connect ---- */
+
+static void give_numbers(struct user_side *u)
+{
+    uint16_t next = FIRST_CHANNEL;
+
+    u->ids = (struct gcc_server){.io_channel = MCS_GLOBAL_CHANNEL};
+    u->ids.channel_count = u->client.channel_count;
+    for (size_t i = 0; i < u->ids.channel_count; i++)
+        u->ids.channels[i] = next++;
+    if (u->client.has_message_channel)
+        u->ids.message_channel = next++;
+    u->user_id = next;
+}
+
+static void answer_connect(struct rdp_session *s)
+{
+    struct buffer gcc, b;
+
+    buffer_init(&gcc, EARLY_MAX);
+    buffer_init(&b, EARLY_MAX);
+    gcc_server_put(&gcc, &s->u.ids, s->u.request.protocols);
+    mcs_connect_response_put(&b, s->u.connect.parameters[0], gcc.data, gcc.len);
+    if (gcc.failed || b.failed)
+        session_end(s, END_RELAY_CRASHED, "relay", "out of memory", "");
+    else
+        leg_send(&s->user, b.data, b.len);
+    buffer_finish(&gcc);
+    buffer_finish(&b);
+}
+
+static bool keep_initial(struct user_side *u, const struct frame *f)
+{
+    u->initial = malloc(f->len);
+    if (!u->initial)
+        return false;
+    memcpy(u->initial, f->data, f->len);
+    return mcs_connect_initial_parse(cursor_of(u->initial + f->head, f->len - f->head),
+                                     &u->connect) == PARSE_OK &&
+           gcc_client_parse(u->connect.gcc, &u->client) == PARSE_OK;
+}
+
+static void step_connect(struct rdp_session *s)
+{
+    struct gcc_client *c = &s->u.client;
+    struct frame f;
+    enum parse r = session_frame(&s->user, EARLY_MAX, &f);
+
+    if (r == PARSE_MORE)
+        return;
+    if (r != PARSE_OK || f.kind != FRAME_TPKT || !keep_initial(&s->u, &f)) {
+        refuse_nonsense(s, "settings");
+        return;
+    }
+    leg_use(&s->user, f.len);
+    relay_set_device(s->relay, c->name[0] ? c->name : "RDP client");
+    log_debug("client name=%s version=%#x build=%u desktop=%ux%u bpp=%u early=%#x channels=%zu",
+              c->name, c->version, c->build, c->width, c->height, c->bpp, c->early_flags,
+              c->channel_count);
+    give_numbers(&s->u);
+    answer_connect(s);
+    s->phase = PHASE_JOIN;
+}
+
+/* ---- joins and Client Info ---- */
+
+static bool is_ours(const struct user_side *u, uint16_t channel)
+{
+    if (channel == u->user_id || channel == u->ids.io_channel ||
+        (u->ids.message_channel && channel == u->ids.message_channel))
+        return true;
+    for (size_t i = 0; i < u->ids.channel_count; i++)
+        if (u->ids.channels[i] == channel)
+            return true;
+    return false;
+}
+
+static void answer(struct rdp_session *s, const struct mcs_pdu *pdu)
+{
+    struct buffer b;
+
+    buffer_init(&b, 64);
+    if (pdu->type == MCS_ATTACH_REQUEST)
+        mcs_attach_confirm_put(&b, s->u.user_id);
+    else
+        mcs_join_confirm_put(&b, s->u.user_id, pdu->channel);
+    leg_send(&s->user, b.data, b.len);
+    buffer_finish(&b);
+}
+
+/* A name that can be none still costs an attempt, as a wrong password does. */
+static void log_in(struct rdp_session *s, const struct client_info *info)
+{
+    struct user_side *u = &s->u;
+    char name[INFO_TEXT_MAX], domain[INFO_TEXT_MAX], password[INFO_TEXT_MAX];
+    const char *user = NAME_IMPOSSIBLE;
+
+    if (!client_info_text(info, info->domain, domain, sizeof(domain)))
+        domain[0] = '\0';
+    if (client_info_text(info, info->user, name, sizeof(name)) &&
+        login_parse(&u->login, name, strlen(name), s->separators) == 0)
+        user = u->login.user;
+    if (!client_info_text(info, info->password, password, sizeof(password)))
+        password[0] = '\0';
+    if (!u->login.target[0])
+        text_copy(u->login.target, sizeof(u->login.target),
+                  u->wanted[0]           ? u->wanted
+                  : text_is_name(domain) ? domain
+                                         : "");
+    s->phase = PHASE_AUTH;
+    if (!password[0]) {
+        session_end(s, END_POLICY, "client", "the client sent no password",
+                    "No password came with the connection. Enter user name and password in your "
+                    "client before you connect.");
+    } else {
+        u->password = malloc(sizeof(*u->password));
+        if (u->password)
+            (void)secret_set(u->password, password, strlen(password));
+        relay_auth_password(s->relay, user, password);
+    }
+    memory_wipe(password, sizeof(password));
+}
+
+static bool keep_info(struct rdp_session *s, const struct mcs_pdu *pdu, struct client_info *info)
+{
+    struct user_side *u = &s->u;
+
+    u->info_len = cursor_left(&pdu->data);
+    u->info = malloc(u->info_len);
+    if (!u->info)
+        return false;
+    memcpy(u->info, pdu->data.at, u->info_len);
+    return client_info_parse(cursor_of(u->info, u->info_len), info) == PARSE_OK;
+}
+
+static void take_join(struct rdp_session *s, const struct mcs_pdu *pdu)
+{
+    struct client_info info;
+
+    switch (pdu->type) {
+    case MCS_ERECT_DOMAIN:
+        break;
+    case MCS_ATTACH_REQUEST:
+        answer(s, pdu);
+        break;
+    case MCS_JOIN_REQUEST:
+        if (is_ours(&s->u, pdu->channel))
+            answer(s, pdu);
+        else
+            refuse_nonsense(s, "channel number");
+        break;
+    case MCS_DATA_REQUEST:
+        if (pdu->channel != s->u.ids.io_channel || !keep_info(s, pdu, &info))
+            refuse_nonsense(s, "login");
+        else
+            log_in(s, &info);
+        break;
+    case MCS_ULTIMATUM:
+        session_end(s, END_USER_EXIT, "client", "the client closed the connection", "");
+        break;
+    default:
+        refuse_nonsense(s, "MCS message");
+        break;
+    }
+}
+
+static void step_join(struct rdp_session *s)
+{
+    struct mcs_pdu pdu;
+    struct frame f;
+    enum parse r;
+
+    while (s->phase == PHASE_JOIN && (r = session_frame(&s->user, EARLY_MAX, &f)) != PARSE_MORE) {
+        if (r != PARSE_OK || f.kind != FRAME_TPKT || mcs_parse(frame_body(&f), &pdu) != PARSE_OK ||
+            ++s->u.join_count > JOINS_MAX) {
+            refuse_nonsense(s, "MCS message");
+            return;
+        }
+        take_join(s, &pdu);
+        leg_use_secret(&s->user, f.len);
+    }
+}
+
+/* ---- from outside ---- */
+
+void user_result(struct rdp_session *s, const struct link_auth_result *result)
+{
+    struct login *l = &s->u.login;
+
+    if (s->phase != PHASE_AUTH)
+        return;
+    if (result->result != LINK_AUTH_OK) {
+        session_end(s, END_POLICY, "policy", "the login failed",
+                    result->text[0] ? result->text : "Wrong user name or password.");
+    } else if (!l->target[0]) {
+        session_end(s, END_POLICY, "policy", "the login names no target",
+                    "Which target? Log in as USER+TARGET, for example alice+win01, or enter the "
+                    "target as the domain.");
+    } else {
+        s->phase = PHASE_ROUTING;
+        relay_route(s->relay, l->account, l->target);
+    }
+    session_want_turn(s);
+}
+
+void user_step(struct rdp_session *s)
+{
+    if (s->phase == PHASE_NEGOTIATE)
+        step_negotiate(s);
+    if (s->phase == PHASE_USER_TLS && s->user.state == LEG_UP)
+        s->phase = PHASE_CONNECT;
+    if (s->phase == PHASE_CONNECT)
+        step_connect(s);
+    if (s->phase == PHASE_JOIN)
+        step_join(s);
+}
+
+void user_forget(struct rdp_session *s)
+{
+    struct user_side *u = &s->u;
+
+    if (u->info) {
+        memory_wipe(u->info, u->info_len);
+        free(u->info);
+        u->info = NULL;
+    }
+    if (u->password) {
+        secret_wipe(u->password);
+        free(u->password);
+        u->password = NULL;
+    }
+}
+
+void user_finish(struct rdp_session *s)
+{
+    user_forget(s);
+    free(s->u.initial);
+    s->u.initial = NULL;
+}

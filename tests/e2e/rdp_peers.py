@@ -1,0 +1,302 @@
+"""
+The peers of the RDP tests: displays, RDP servers and RDP clients, all real programs on loopback, each
+started here with a process group of its own and ended by it.
+
+A display is an Xvfb. Servers: Xrdp (xrdp in front of Xvnc, no login) and Shadow (freerdp-shadow on an
+Xvfb). Clients draw on a display of their own, of which pictures are taken and compared by region.
+"""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from harness import IS_ROOT, alive, free_port, listens, run, wait_until
+
+XFREERDP = shutil.which("xfreerdp") or shutil.which("xfreerdp3") or "xfreerdp"
+SHADOW = shutil.which("freerdp-shadow-cli") or shutil.which("freerdp-shadow-cli3") or ""
+NOTICE_BORDER = (232, 176, 74)  # of draw.c
+NOTICE_GROUND = (32, 48, 63)
+
+
+def missing():
+    """What is not installed, or an empty list."""
+    names = ["Xvfb", "Xvnc", "xrdp", "rdesktop", "xdotool", "import", "convert", "xsetroot", "openssl"]
+    return [n for n in names if not shutil.which(n)] + (
+        [] if shutil.which(XFREERDP) and SHADOW else ["freerdp"])
+
+
+class Process:
+    """A program with a log, ended by its own process group."""
+    def __init__(self, argv, log, env=None, stdin=subprocess.DEVNULL):
+        self.log_path = log
+        with open(log, "ab") as f:
+            self.process = subprocess.Popen([str(a) for a in argv], stdin=stdin, stdout=f, stderr=f,
+                                            env=dict(os.environ, **(env or {})),
+                                            start_new_session=True)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def log(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def is_running(self):
+        return self.process.poll() is None
+
+    def wait(self, timeout=30):
+        return self.process.wait(timeout)
+
+    def stop(self):
+        for sig in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, sig)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+                break
+        with contextlib.suppress(OSError):  # what the leader left behind
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def free_display():
+    for number in range(120, 400):
+        if not os.path.exists("/tmp/.X11-unix/X%d" % number) and \
+                not os.path.exists("/tmp/.X%d-lock" % number):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as s:
+                s.bind("\0/tmp/.X11-unix/X%d" % number)
+                return number
+    raise AssertionError("no free display")
+
+
+class Display:
+    """An X server without a screen. With vnc_port it is an Xvnc."""
+    def __init__(self, directory, size="1024x768", vnc_port=None):
+        self.size = tuple(int(n) for n in size.split("x"))
+        self.directory = directory
+        for _ in range(5):
+            self.number = free_display()
+            self.name = ":%d" % self.number
+            log = os.path.join(directory, "display-%d.log" % self.number)
+            if vnc_port:
+                argv = ["Xvnc", self.name, "-geometry", size, "-depth", "24", "-SecurityTypes", "None",
+                        "-localhost", "-rfbport", vnc_port, "-AcceptSetDesktopSize"]
+            else:
+                argv = ["Xvfb", self.name, "-screen", "0", size + "x24", "-nolisten", "tcp"]
+            self.server = Process(argv, log)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: not self.server.is_running() or self.answers(), "a display", 20)
+                if self.server.is_running():
+                    return
+            self.server.stop()
+        raise AssertionError("no display: " + self.server.log())
+
+    def env(self):
+        return {"DISPLAY": self.name}
+
+    def answers(self):
+        return run("xdpyinfo", "-display", self.name).returncode == 0
+
+    def run(self, *argv, **kw):
+        return run(*argv, env=dict(os.environ, **self.env()), **kw)
+
+    def paint(self, color):
+        assert self.run("xsetroot", "-solid", color).returncode == 0
+
+    def picture(self, name=None):
+        """The screen as rows of (r, g, b)."""
+        path = os.path.join(self.directory, "%s.png" % (name or "picture-%d" % time.monotonic_ns()))
+        done = self.run("import", "-window", "root", path)
+        assert done.returncode == 0, done.stderr
+        raw = subprocess.run(["convert", path, "-depth", "8", "rgb:-"], capture_output=True,
+                             check=True).stdout
+        return Picture(self.size, raw, path)
+
+    def stop(self):
+        self.server.stop()
+
+
+class Picture:
+    def __init__(self, size, raw, path):
+        self.width, self.height = size
+        self.raw = raw
+        self.path = path
+
+    def at(self, x, y):
+        i = (y * self.width + x) * 3
+        return tuple(self.raw[i:i + 3])
+
+    def share(self, color, box=None, tolerance=12):
+        """How much of a box (left, top, right, bottom) is of this color: 0 to 1."""
+        left, top, right, bottom = box or (0, 0, self.width, self.height)
+        hits = total = 0
+        for y in range(top, bottom, 2):
+            for x in range(left, right, 2):
+                total += 1
+                hits += all(abs(a - b) <= tolerance for a, b in zip(self.at(x, y), color))
+        return hits / total
+
+    def has_notice(self, box=None):
+        """A box of ours with text in it somewhere."""
+        return self.share(NOTICE_GROUND, box) > 0.01 and self.share(NOTICE_BORDER, box) > 0.0005 \
+            and self.share((255, 255, 255), box) > 0.0002
+
+
+def make_certificate(directory, name):
+    cert, key = os.path.join(directory, name + ".crt"), os.path.join(directory, name + ".key")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj",
+                    "/CN=" + name, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def is_loopback_listening(port):
+    return listens(port)
+
+
+class Xrdp:
+    """xrdp in front of an Xvnc: any user and password get in, at once."""
+    def __init__(self, directory, name="xrdp", size="1024x768"):
+        self.dir = os.path.join(directory, name)
+        os.makedirs(self.dir, exist_ok=True)
+        self.vnc_port, self.port = free_port(), free_port()
+        self.display = Display(self.dir, size, self.vnc_port)
+        self.certificate, self.key = make_certificate(self.dir, name)
+        self.process = None
+        self.log_path = os.path.join(self.dir, "xrdp.log")
+
+    @property
+    def address(self):
+        return "127.0.0.1:%d" % self.port
+
+    def start(self):
+        config = os.path.join(self.dir, "xrdp.ini")
+        with open(config, "w") as f:
+            f.write("""[Globals]
+ini_version=1
+fork=true
+port=tcp://127.0.0.1:%d
+security_layer=negotiate
+crypt_level=high
+certificate=%s
+key_file=%s
+ssl_protocols=TLSv1.2, TLSv1.3
+autorun=vnc
+allow_channels=true
+max_bpp=32
+new_cursors=true
+use_fastpath=both
+bitmap_cache=true
+bitmap_compression=true
+bulk_compression=true
+[Logging]
+LogFile=%s
+LogLevel=INFO
+EnableSyslog=false
+[Channels]
+rdpdr=true
+rdpsnd=true
+drdynvc=true
+cliprdr=true
+[vnc]
+name=vnc
+lib=libvnc.so
+username=na
+password=
+ip=127.0.0.1
+port=%d
+""" % (self.port, self.certificate, self.key, self.log_path, self.vnc_port))
+        self.process = Process(["xrdp", "--nodaemon", "--config", config],
+                               os.path.join(self.dir, "xrdp.out"))
+        wait_until(lambda: listens(self.port), "xrdp listens")
+        return self
+
+    def stop(self):
+        if self.process:
+            self.process.stop()
+            self.process = None
+
+    def finish(self):
+        self.stop()
+        self.display.stop()
+
+
+class Shadow:
+    """freerdp-shadow on an Xvfb. security: tls or nla (then with a file of users)."""
+    def __init__(self, directory, name="shadow", size="800x600", security="tls", extra=()):
+        self.dir = os.path.join(directory, name)
+        os.makedirs(self.dir, exist_ok=True)
+        self.port = free_port()
+        self.display = Display(self.dir, size)
+        self.security, self.extra = security, extra
+        self.process = None
+
+    @property
+    def address(self):
+        return "127.0.0.1:%d" % self.port
+
+    def start(self):
+        argv = [SHADOW, "/port:%d" % self.port, "/bind-address:127.0.0.1", "/sec:" + self.security]
+        if self.security == "tls":
+            argv.append("-auth")
+        else:
+            sam = os.path.join(self.dir, "sam.txt")
+            with open(sam, "w") as f:
+                f.write("nobody:::00000000000000000000000000000000:::\n")
+            argv.append("/sam-file:" + sam)
+        env = dict(self.display.env(), HOME=self.dir, XDG_CONFIG_HOME=os.path.join(self.dir, "config"))
+        self.process = Process([*argv, *self.extra], os.path.join(self.dir, "shadow.log"), env)
+        wait_until(lambda: listens(self.port), "freerdp-shadow listens")
+        return self
+
+    def stop(self):
+        if self.process:
+            self.process.stop()
+            self.process = None
+
+    def finish(self):
+        self.stop()
+        self.display.stop()
+
+
+class Client(Process):
+    """An RDP client on a display."""
+    def __init__(self, argv, directory, display, stdin=subprocess.DEVNULL):
+        self.display = display
+        log = os.path.join(directory, "client-%d.log" % time.monotonic_ns())
+        super().__init__(argv, log, dict(display.env(), HOME=directory), stdin)
+
+    def error_info(self):
+        """The name of the reason that the client was given, or None."""
+        found = re.findall(r"ERRINFO_(\w+)", self.log())
+        return found[-1] if found else None
+
+    def key(self, *keys):
+        assert self.display.run("xdotool", "key", *keys).returncode == 0
+
+    def move(self, x, y, *more):
+        assert self.display.run("xdotool", "mousemove", x, y, *more).returncode == 0
+
+
+def xfreerdp(directory, display, port, user, password, *extra, size=None):
+    width, height = size or display.size
+    return Client([XFREERDP, "/v:127.0.0.1:%d" % port, "/u:" + user, "/p:" + password, "/cert:ignore",
+                   "/size:%dx%d" % (width, height), "-decorations", "/log-level:INFO", *extra],
+                  directory, display)
+
+
+def rdesktop(directory, display, port, user, password, *extra):
+    """It asks about the certificate on its standard input, and dies when that is closed."""
+    read, write = os.pipe()
+    os.write(write, b"yes\n")
+    width, height = display.size
+    try:
+        client = Client(["rdesktop", "-u", user, "-p", password, "-g", "%dx%d" % (width, height), *extra,
+                         "127.0.0.1:%d" % port], directory, display, read)
+    finally:
+        os.close(read)
+    client.keep = write  # its end stays open as long as the client lives
+    return client
