@@ -7,13 +7,16 @@
 # scdoc writes the man pages.
 DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev libsqlite3-dev
     libjansson-dev libsmartcols-dev libcrypt-dev libzstd-dev libseccomp-dev libncurses-dev
+    libfreetype-dev fonts-dejavu-core
     openssh-client openssh-server passwd util-linux scdoc)
 
 # To test: the second compiler with its fuzzer, checkers, clients and terminals.
 DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-pytest
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
     ansible-core curl iproute2 mosh nftables python3-asyncssh sshfs xauth
-    vim less rsync git procps sudo sqlite3)
+    vim less rsync git procps sudo sqlite3
+    xvfb xrdp tigervnc-standalone-server freerdp2-x11 freerdp2-shadow-x11 rdesktop xdotool imagemagick
+    x11-utils x11-apps x11-xserver-utils xterm openbox)
 
 # To measure, besides what building takes.
 DEPS_BENCH=(haproxy python3-pexpect procps)

@@ -29,7 +29,7 @@ BUILD = os.path.abspath(os.environ.get("SALLYPORT_BUILD", "build"))
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 IS_ROOT = os.geteuid() == 0
 ADMIN = "admin " + pwd.getpwuid(os.geteuid()).pw_name  # who ends and sends, in these tests
-PROGRAMS = ("sallyportd", "sallyctl", "sallyport-ssh")
+PROGRAMS = ("sallyportd", "sallyctl", "sallyport-ssh", "sallyport-rdp")
 PATIENCE = float(os.environ.get("SALLYPORT_TEST_PATIENCE", "30"))
 SANITIZED = "sanitize" in os.environ.get("SALLYPORT_TEST_KIND", "")
 
@@ -114,7 +114,8 @@ def bin_dir():
         _bin = tempfile.mkdtemp(prefix="sallyport-bin-")
         os.chmod(_bin, 0o755)
         for name in PROGRAMS:
-            shutil.copy(os.path.join(BUILD, name), _bin)
+            if os.path.exists(os.path.join(BUILD, name)):
+                shutil.copy(os.path.join(BUILD, name), _bin)
         if os.path.isdir(os.path.join(BUILD, "v1")):  # the benchmark's tree has none
             shutil.copytree(os.path.join(BUILD, "v1"), os.path.join(_bin, "v1"))
             os.chmod(os.path.join(_bin, "v1"), 0o755)
@@ -277,6 +278,7 @@ class Proxy:
                       "store_key": os.path.join(self.dir, "keys", "store.key"),
                       "log_level": "debug", "node": "test"},
             "ssh": {"listen": "127.0.0.1:%d" % self.port},
+            "rdp": {"enabled": "no"},
             "recording": {"min_free": "1M"},
         }
         self.set(options or {})

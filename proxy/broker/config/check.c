@@ -232,15 +232,36 @@ static bool is_same_listen(const char *a, const char *b)
            memcmp(&addr_a, &addr_b, len_a) == 0;
 }
 
-static void check_listen(const struct config *c, const struct config_report *report)
+static void check_listen_of(const struct config_list *list, const char *name,
+                            const struct config_report *report)
 {
-    const struct config_list *list = &c->ssh_listen;
-
     for (size_t i = 0; i < list->count; i++)
         for (size_t j = i + 1; j < list->count; j++)
             if (is_same_listen(list->items[i], list->items[j]))
-                tell(report->error, report, "ssh.listen", "%s and %s are the same; remove one",
+                tell(report->error, report, name, "%s and %s are the same; remove one",
                      list->items[i], list->items[j]);
+}
+
+static void check_listen(const struct config *c, const struct config_report *report)
+{
+    check_listen_of(&c->ssh_listen, "ssh.listen", report);
+    check_listen_of(&c->rdp_listen, "rdp.listen", report);
+    if (!c->ssh_enabled || !c->rdp_enabled)
+        return;
+    for (size_t i = 0; i < c->rdp_listen.count; i++)
+        for (size_t j = 0; j < c->ssh_listen.count; j++)
+            if (is_same_listen(c->rdp_listen.items[i], c->ssh_listen.items[j]))
+                tell(report->error, report, "rdp.listen", "%s is in [ssh] listen too",
+                     c->rdp_listen.items[i]);
+}
+
+static void check_rdp(const struct config *c, const struct config_report *report)
+{
+    if (c->rdp_nla == CONFIG_NLA_REQUIRED)
+        tell(report->error, report, "rdp.nla",
+             "is required, which this version cannot do; set optional or off");
+    if (c->rdp_key[0] && !c->rdp_certificate[0])
+        tell(report->error, report, "rdp.key", "is set without a certificate; set both or none");
 }
 
 static void check_limits(const struct config *c, const struct config_report *report)
@@ -261,6 +282,7 @@ void config_check_all(const struct config *c, const struct config_report *report
     check_idle(c, report);
     check_paths(c, report);
     check_listen(c, report);
+    check_rdp(c, report);
     check_limits(c, report);
     if (strcmp(c->user, c->relay_user) == 0)
         tell(report->error, report, "proxy.relay_user",
