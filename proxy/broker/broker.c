@@ -579,9 +579,8 @@ static int start(struct broker *b, char *err, size_t err_len)
     event_add(b->tick, &second);
     log_info("started version=%s node=%s pid=%d relays_found=%zu data_dir=%s", SALLYPORT_VERSION,
              c->node, (int)getpid(), found, c->data_dir);
-    if (!c->ssh_enabled)
-    b->door = door_create(b);
-        notify_ready(); /* otherwise when the gate is */
+    if (gates_are_ready(b->gates))
+        notify_ready(); /* there are none; otherwise when they are */
     return 0;
 }
 

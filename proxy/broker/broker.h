@@ -68,11 +68,15 @@ void gates_destroy(struct gates *g);
 /* Bind what the configuration lists, before privileges are given up; keeps what is bound already.
  * On failure nothing changed. */
 MUST_CHECK int gates_bind(struct gates *g, const struct config *c, char *err, size_t err_len);
-/* Make or load host keys and start the gate programs. */
+/* Make or load keys and start the gate programs. */
 MUST_CHECK int gates_start(struct gates *g, char *err, size_t err_len);
 /* Send configuration and listeners anew (reload, drain). */
 void gates_update(struct gates *g);
+/* Every gate that is enabled was ready once. */
+bool gates_are_ready(const struct gates *g);
 void gates_settled(struct gates *g, int32_t pid);
+/* Have a relay forked for fd (borrowed). ERR_AGAIN while there is no gate. */
+MUST_CHECK int gates_jump(struct gates *g, const struct link_gate_jump *jump, int fd);
 void gates_reap(struct gates *g); /* SIGCHLD */
 void gates_describe(const struct gates *g, char *dst, size_t len);
 void gates_count(const struct gates *g, uint32_t *unauthenticated, uint32_t *parked,

@@ -32,15 +32,16 @@
 #include "tracker/store/store.h"
 #include "tracker/tracker.h"
 
-#define HELLO_TIMEOUT_S 10
-#define END_DEADLINE_MS 1000 /* docs/link.md: SSH */
-#define MESSAGES_A_TURN 32   /* of one relay, so that one cannot starve the rest */
-#define LINKS_BACKLOG   1024
-#define TALK_BURST      2000 /* messages of one relay at once, and in a second for ever */
-#define TALK_PER_S      200
-#define TALK_PAUSE_MS   100
-#define FDS_RESERVED    32 /* for the store, control, listeners */
-#define FDS_A_LINK      4  /* link, pidfd, a recording, a target on its way */
+#define HELLO_TIMEOUT_S     10
+#define END_DEADLINE_SSH_MS 1000 /* docs/link.md */
+#define END_DEADLINE_RDP_MS 4000 /* the sentence is drawn and held */
+#define MESSAGES_A_TURN     32   /* of one relay, so that one cannot starve the rest */
+#define LINKS_BACKLOG       1024
+#define TALK_BURST          2000 /* messages of one relay at once, and in a second for ever */
+#define TALK_PER_S          200
+#define TALK_PAUSE_MS       100
+#define FDS_RESERVED        32 /* for the store, control, listeners */
+#define FDS_A_LINK          4  /* link, pidfd, a recording, a target on its way */
 
 /* ---- sending ---- */
 
@@ -266,8 +267,11 @@ static void send_welcome(struct relay_link *l)
     w->keepalive_interval_s = c->ssh_keepalive_interval_s;
     w->keepalive_count = c->ssh_keepalive_count;
     w->broker_lost_after_s = c->broker_lost_after_s;
-    text_copy(w->separators, sizeof(w->separators), c->ssh_separators);
-    text_copy(w->banner, sizeof(w->banner), c->ssh_banner_text);
+    text_copy(w->separators, sizeof(w->separators),
+              l->protocol == PROTOCOL_RDP ? c->rdp_separators : c->ssh_separators);
+    if (l->protocol == PROTOCOL_SSH)
+        text_copy(w->banner, sizeof(w->banner), c->ssh_banner_text);
+    link_jump_welcome(l, w);
     link_say(l);
 }
 
@@ -735,11 +739,12 @@ static void relay_end_op(void *relay, enum end_reason reason, const char *author
 {
     struct relay_link *l = relay;
     struct link_end *e = &link_begin(l, LINK_END)->end;
-    struct timeval deadline = {END_DEADLINE_MS / 1000, 0};
+    uint32_t ms = l->protocol == PROTOCOL_RDP ? END_DEADLINE_RDP_MS : END_DEADLINE_SSH_MS;
+    struct timeval deadline = {ms / 1000, 0};
 
     l->is_end_sent = true;
     e->reason = (uint8_t)reason;
-    e->deadline_ms = END_DEADLINE_MS;
+    e->deadline_ms = ms;
     text_copy(e->author, sizeof(e->author), author);
     text_copy(e->text, sizeof(e->text), text);
     link_say(l);
