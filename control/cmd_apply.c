@@ -326,6 +326,50 @@ static void find_sections(struct apply *a, json_t *document)
     }
 }
 
+/* Whatever stays after a prune must not go through what was removed. */
+static bool note_via_left(const struct store_target *t, void *arg)
+{
+    if (t->via[0])
+        json_object_set_new(arg, t->name, json_string(t->via));
+    return true;
+}
+
+/* The ways through other targets, as they will be. */
+static void check_vias(struct apply *a)
+{
+    json_t *changes = json_object(), *there = json_object(), *item, *via;
+    const char *name;
+    struct failure f;
+
+    json_object_foreach(a->names[SECTION_TARGETS], name, item)
+    {
+        via = json_object_get(item, "via");
+        if (json_is_string(via))
+            json_object_set(changes, name, via);
+    }
+    if (a->does_prune && a->sections[SECTION_TARGETS] &&
+        store_targets(a->store, note_via_left, there) == 0) {
+        json_object_foreach(there, name, via)
+        {
+            if (is_listed(a, SECTION_TARGETS, name) && !json_object_get(changes, name))
+                json_object_set(changes, name, via);
+        }
+    }
+    json_object_foreach(changes, name, via)
+    {
+        const char *to = json_string_value(via);
+        char why[200];
+
+        if (to[0] && !check_reference(a, SECTION_TARGETS, to, why, sizeof(why)))
+            buffer_printf(&a->complaints, "%stargets: %s: via: %s", a->complaints.len ? "\n" : "",
+                          name, why);
+    }
+    if (a->complaints.len == 0 && control_check_vias(a->r->control, changes, &f) < 0)
+        buffer_put_str(&a->complaints, f.text);
+    json_decref(changes);
+    json_decref(there);
+}
+
 static bool check_document(struct apply *a, json_t *document)
 {
     find_sections(a, document);
@@ -334,6 +378,7 @@ static bool check_document(struct apply *a, json_t *document)
     for (int s = 0; s < SECTION_COUNT; s++)
         check_section(a, (enum section)s);
     check_roles_in_use(a);
+    check_vias(a);
     return a->complaints.len == 0 && !a->complaints.failed;
 }
 
@@ -521,6 +566,9 @@ static void say_target(struct apply *a, const struct store_target *was,
     say_text(a, "account", was->account, is->account);
     if (was->auth != is->auth || !was->name[0])
         say(a, "auth %s", control_auth_name(is->auth));
+    say_text(a, "via", was->via, is->via);
+    if (strcmp(was->certificate, is->certificate) != 0)
+        say(a, is->certificate[0] ? "certificate changed" : "no certificate");
     say_text(a, "host key", was->host_key_fingerprint, is->host_key_fingerprint);
     if (was->accept_new != is->accept_new)
         say(a, "accept_new %s", is->accept_new ? "yes" : "no");
@@ -731,21 +779,39 @@ static int remove_named(struct apply *a, enum section section, const char *name)
     }
 }
 
+/* One of a section; false when it ended everything. *is_left: it has to wait for another. */
+static bool prune_one(struct apply *a, enum section section, const char *name, bool may_wait,
+                      bool *is_left)
+{
+    int result = a->is_dry ? 0 : remove_named(a, section, name);
+
+    *is_left = result == ERR_BUSY && section == SECTION_TARGETS && may_wait;
+    if (*is_left)
+        return true;
+    if (!done(a, result, section, name))
+        return false;
+    tell(a, '-', section, name);
+    return true;
+}
+
+/* A target goes after those that are reached through it. */
 static bool prune_section(struct apply *a, enum section section)
 {
     json_t *names = json_array(), *item;
-    bool is_ok = done(a, list_names(a, section, names), section, "list");
+    bool is_ok = done(a, list_names(a, section, names), section, "list"), is_left;
     size_t i;
 
-    json_array_foreach(names, i, item)
-    {
-        const char *name = json_string_value(item);
+    for (int pass = 0; pass <= LINK_HOPS_MAX; pass++) {
+        json_array_foreach(names, i, item)
+        {
+            const char *name = json_string_value(item);
 
-        if (!is_ok || is_listed(a, section, name))
-            continue;
-        is_ok = a->is_dry || done(a, remove_named(a, section, name), section, name);
-        if (is_ok)
-            tell(a, '-', section, name);
+            if (!is_ok || !name || is_listed(a, section, name))
+                continue;
+            is_ok = prune_one(a, section, name, pass < LINK_HOPS_MAX, &is_left);
+            if (!is_left)
+                json_array_set_new(names, i, json_null());
+        }
     }
     json_decref(names);
     return is_ok;

@@ -74,11 +74,12 @@ static bool dump_target(const struct store_target *t, void *arg)
                      ? public_key_line(t->host_key_type, t->host_key, t->host_key_len, "")
                      : NULL;
 
-    add(arg, json_pack("{s:s, s:s, s:o, s:o, s:s, s:b, s:b, s:s, s:o}", "name", t->name, "type",
-                       protocol_name(t->protocol), "address", control_json_text(t->address),
+    add(arg, json_pack("{s:s, s:s, s:o, s:o, s:s, s:b, s:s, s:s, s:b, s:s, s:o}", "name", t->name,
+                       "type", protocol_name(t->protocol), "address", control_json_text(t->address),
                        "account", control_json_text(t->account), "auth", control_auth_name(t->auth),
-                       "has_secret", (int)t->has_secret, "accept_new", (int)t->accept_new,
-                       "host_key", line ? line : "", "policy", control_json_policy(t->policy)));
+                       "has_secret", (int)t->has_secret, "certificate", t->certificate, "via",
+                       t->via, "accept_new", (int)t->accept_new, "host_key", line ? line : "",
+                       "policy", control_json_policy(t->policy)));
     free(line);
     return true;
 }

@@ -15,7 +15,7 @@
 
 const char *control_auth_name(enum link_target_auth auth)
 {
-    static const char *const names[] = {"none", "password", "key", "passthrough"};
+    static const char *const names[] = {"none", "password", "key", "passthrough", "agent"};
 
     return names[auth];
 }
@@ -51,16 +51,17 @@ static json_t *target_json(const struct store_target *t, const json_t *live)
     char *line = t->host_key_len
                      ? public_key_line(t->host_key_type, t->host_key, t->host_key_len, "")
                      : NULL;
-    json_t *json =
-        json_pack("{s:s, s:s, s:o, s:o, s:s, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:I}", "name",
-                  t->name, "type", protocol_name(t->protocol), "address",
-                  control_json_text(t->address), "account", control_json_text_or_null(t->account),
-                  "auth", control_auth_name(t->auth), "hasSecret", (int)t->has_secret, "acceptNew",
-                  (int)t->accept_new, "hostKeyType", control_json_text_or_null(t->host_key_type),
-                  "hostKey", control_json_text_or_null(line ? line : ""), "hostKeyFingerprint",
-                  control_json_text_or_null(t->host_key_fingerprint), "policy",
-                  control_json_policy(t->policy), "created", control_json_time(t->created_wall_us),
-                  "sessions", json_integer_value(json_object_get(live, t->name)));
+    json_t *json = json_pack(
+        "{s:s, s:s, s:o, s:o, s:s, s:b, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:I}", "name",
+        t->name, "type", protocol_name(t->protocol), "address", control_json_text(t->address),
+        "account", control_json_text_or_null(t->account), "auth", control_auth_name(t->auth),
+        "hasSecret", (int)t->has_secret, "certificate", control_json_text_or_null(t->certificate),
+        "via", control_json_text_or_null(t->via), "acceptNew", (int)t->accept_new, "hostKeyType",
+        control_json_text_or_null(t->host_key_type), "hostKey",
+        control_json_text_or_null(line ? line : ""), "hostKeyFingerprint",
+        control_json_text_or_null(t->host_key_fingerprint), "policy",
+        control_json_policy(t->policy), "created", control_json_time(t->created_wall_us),
+        "sessions", json_integer_value(json_object_get(live, t->name)));
 
     free(line);
     return json;
@@ -157,6 +158,45 @@ static int change_address(const struct arg_values *values, struct store_target *
     return 0;
 }
 
+/* A certificate belongs to a key, and goes with it. */
+static int change_certificate(const struct arg_values *values, struct store_target *t,
+                              bool has_new_key, struct failure *f)
+{
+    const char *line = args_text(values, "certificate");
+    char err[256];
+
+    if (line && line[0] && t->auth != TARGET_AUTH_KEY) {
+        failure_set(f, "invalid", "certificate: only auth key has one");
+        return ERR_INVALID;
+    }
+    if (line && line[0] &&
+        certificate_check(line, t->certificate, sizeof(t->certificate), err, sizeof(err)) < 0) {
+        failure_set(f, "invalid", "certificate: %s", err);
+        return ERR_INVALID;
+    }
+    if (t->auth != TARGET_AUTH_KEY || (line && !line[0]) || (!line && has_new_key))
+        t->certificate[0] = '\0';
+    return 0;
+}
+
+static int change_via(const struct arg_values *values, struct store_target *t, struct failure *f)
+{
+    const char *via = args_text(values, "via");
+
+    if (!via)
+        return 0;
+    if (via[0] && !text_is_name(via)) {
+        failure_set(f, "invalid", "via: give the name of a target");
+        return ERR_INVALID;
+    }
+    if (via[0] && t->protocol != PROTOCOL_SSH) {
+        failure_set(f, "invalid", "via: only ssh targets are reached through another one");
+        return ERR_INVALID;
+    }
+    text_copy(t->via, sizeof(t->via), via);
+    return 0;
+}
+
 /* How to log in and the secret for it go together. */
 static int change_login(const struct arg_values *values, bool from_document, struct store_target *t,
                         struct secret *secret, bool *has_change, struct failure *f)
@@ -192,6 +232,8 @@ static int change_login(const struct arg_values *values, bool from_document, str
         failure_set(f, "invalid", "secret: a password is one line of at most 1024 bytes");
         return ERR_INVALID;
     }
+    if (change_certificate(values, t, text && text[0], f) < 0)
+        return ERR_INVALID;
     *has_change = text || ((!needs || was != t->auth) && t->has_secret);
     t->has_secret = text ? text[0] != '\0' : t->has_secret && !*has_change;
     return secret_set(secret, text ? text : "", text ? strlen(text) : 0) ? 0 : ERR_INVALID;
@@ -213,7 +255,8 @@ int control_target_change(const struct arg_values *values, bool from_document,
         text_copy(t->account, sizeof(t->account), account);
     if (args_get(values, "accept_new")->is_set)
         t->accept_new = args_flag(values, "accept_new");
-    if (change_address(values, t, f) < 0 || (line && change_host_key(line, t, f) < 0))
+    if (change_address(values, t, f) < 0 || change_via(values, t, f) < 0 ||
+        (line && change_host_key(line, t, f) < 0))
         return ERR_INVALID;
     if (policy->is_set) {
         if (control_policy_text(from_document ? NULL : t->policy, policy->json, policy_text, f) < 0)
@@ -227,9 +270,10 @@ int control_target_change(const struct arg_values *values, bool from_document,
 static void trace_target(struct request *r, const char *kind, const struct store_target *t,
                          bool has_secret_change)
 {
-    control_event(r, kind, "", 0, "target %s %s %s account %s auth %s%s host key %s%s%s%s", t->name,
-                  protocol_name(t->protocol), t->address, t->account[0] ? t->account : "-",
+    control_event(r, kind, "", 0, "target %s %s %s account %s auth %s%s%s%s%s host key %s%s%s%s",
+                  t->name, protocol_name(t->protocol), t->address, t->account[0] ? t->account : "-",
                   control_auth_name(t->auth), has_secret_change ? " secret changed" : "",
+                  t->certificate[0] ? " with certificate" : "", t->via[0] ? " via " : "", t->via,
                   t->host_key_len ? t->host_key_fingerprint : "none",
                   t->accept_new ? " accept-new" : "", t->policy[0] ? " policy " : "", t->policy);
 }
@@ -240,6 +284,7 @@ static void save_target(struct request *r, struct store_target *t, bool is_new)
     struct secret secret = {0};
     struct failure f;
     bool has_secret_change = false;
+    json_t *changes;
     int result;
 
     if (control_target_change(&r->parsed.args, false, t, &secret, &has_secret_change, &f) < 0) {
@@ -248,6 +293,14 @@ static void save_target(struct request *r, struct store_target *t, bool is_new)
         return;
     }
     text_copy(t->name, sizeof(t->name), args_text(&r->parsed.args, "name"));
+    changes = json_pack("{s:s}", t->name, t->via);
+    result = t->via[0] ? control_check_vias(r->control, changes, &f) : 0;
+    json_decref(changes);
+    if (result < 0) {
+        secret_wipe(&secret);
+        control_reply_failure(r, &f);
+        return;
+    }
     result = is_new ? store_target_add(store, t, has_secret_change ? &secret : NULL)
                     : store_target_set(store, t, has_secret_change ? &secret : NULL);
     secret_wipe(&secret);

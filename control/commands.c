@@ -25,7 +25,7 @@
 /* clang-format on */
 
 #define STATUSES "connecting|active|idle|disconnected"
-#define AUTHS    "none|password|key|passthrough" /* in the order of enum link_target_auth */
+#define AUTHS    "none|password|key|passthrough|agent" /* in the order of enum link_target_auth */
 
 static const struct argument args_none[] = {END};
 
@@ -153,12 +153,14 @@ static const struct argument args_shutdown[] = {
     END,
 };
 
-#define TARGET_ARGS                                                                        \
-    ARG("account", ARG_ACCOUNT, "the account there; default: the user's own name"),        \
-        ARG_ONE_OF("auth", AUTHS, "how to log in there"),                                  \
-        ARG_RANGE("secret", ARG_SECRET, 0, SECRET_MAX, "the password or the private key"), \
-        ARG_RANGE("host_key", ARG_TEXT, 0, KEY_LINE_MAX, "its host key, \"TYPE BASE64\""), \
-        ARG("accept_new", ARG_BOOL, "pin the host key that it shows first"),               \
+#define TARGET_ARGS                                                                             \
+    ARG("account", ARG_ACCOUNT, "the account there; default: the user's own name"),             \
+        ARG_ONE_OF("auth", AUTHS, "how to log in there"),                                       \
+        ARG_RANGE("secret", ARG_SECRET, 0, SECRET_MAX, "the password or the private key"),      \
+        ARG_RANGE("certificate", ARG_TEXT, 0, KEY_LINE_MAX, "of the key; \"\" for none"),       \
+        ARG_RANGE("via", ARG_TEXT, 0, NAME_MAX_LEN, "the target to go through; \"\" for none"), \
+        ARG_RANGE("host_key", ARG_TEXT, 0, KEY_LINE_MAX, "its host key, \"TYPE BASE64\""),      \
+        ARG("accept_new", ARG_BOOL, "pin the host key that it shows first"),                    \
         ARG("policy", ARG_POLICY, "policy keys for sessions there")
 
 static const struct argument args_target_add[] = {
@@ -166,6 +168,13 @@ static const struct argument args_target_add[] = {
     NEED_ONE_OF("type", "ssh|rdp", "its protocol"),
     NEED_RANGE("address", ARG_TEXT, 1, 299, "HOST:PORT"),
     TARGET_ARGS,
+    END,
+};
+
+static const struct argument args_target_host_key[] = {
+    ARG("name", ARG_NAME, "the target; or, for one that is not there yet:"),
+    ARG_RANGE("address", ARG_TEXT, 1, 299, "HOST:PORT"),
+    ARG_RANGE("via", ARG_TEXT, 0, NAME_MAX_LEN, "the target to go through"),
     END,
 };
 
@@ -179,6 +188,12 @@ static const struct argument args_target_set[] = {
     ARG_ONE_OF("type", "ssh|rdp", "its protocol"),
     ARG_RANGE("address", ARG_TEXT, 1, 299, "HOST:PORT"),
     TARGET_ARGS,
+    END,
+};
+
+static const struct argument args_target_test[] = {
+    NEED("name", ARG_NAME, "the target's name"),
+    ARG("account", ARG_ACCOUNT, "log in as this account; default: the target's"),
     END,
 };
 
@@ -241,6 +256,12 @@ static const struct command commands[] = {
     ROW("role rm", ACCESS_ADMIN, role_rm, args_name, "Remove a role that nobody has."),
     ROW("role set", ACCESS_ADMIN, role_set, args_role_set, "Change a role's policy."),
     ROW("role show", ACCESS_AUDIT, role_show, args_name, "Show a role."),
+    ROW("self config", ACCESS_SELF, self_config, args_none, "What an ssh_config of yours needs."),
+    ROW("self key add", ACCESS_SELF, self_key_add, args_self_key_add, "Add a public key of yours."),
+    ROW("self key ls", ACCESS_SELF, self_key_ls, args_none, "List your public keys."),
+    ROW("self key rm", ACCESS_SELF, self_key_rm, args_self_key_rm, "Remove a key of yours."),
+    ROW("self passwd", ACCESS_SELF, self_passwd, args_self_passwd, "Change your password."),
+    ROW("self targets", ACCESS_SELF, self_targets, args_none, "List what you may reach."),
     ROW("session end", ACCESS_SELF, session_end, args_session_end, "End sessions with a notice."),
     ROW("session ls", ACCESS_SELF, session_ls, args_session_ls, "List sessions."),
     ROW("session message", ACCESS_ADMIN, session_message, args_session_message,
@@ -252,16 +273,14 @@ static const struct command commands[] = {
     ROW("store rotate-key", ACCESS_ADMIN, store_rotate_key, args_none,
         "Encrypt all secrets under a new key."),
     ROW("target add", ACCESS_ADMIN, target_add, args_target_add, "Add a target."),
+    ROW("target host-key", ACCESS_ADMIN, target_host_key, args_target_host_key,
+        "Ask a server for its host key."),
     ROW("target ls", ACCESS_AUDIT, target_ls, args_target_ls, "List targets."),
     ROW("target rm", ACCESS_ADMIN, target_rm, args_name, "Remove a target and its grants."),
     ROW("target set", ACCESS_ADMIN, target_set, args_target_set, "Change a target."),
     ROW("target show", ACCESS_AUDIT, target_show, args_name, "Show a target."),
-    ROW("self config", ACCESS_SELF, self_config, args_none, "What an ssh_config of yours needs."),
-    ROW("self key add", ACCESS_SELF, self_key_add, args_self_key_add, "Add a public key of yours."),
-    ROW("self key ls", ACCESS_SELF, self_key_ls, args_none, "List your public keys."),
-    ROW("self key rm", ACCESS_SELF, self_key_rm, args_self_key_rm, "Remove a key of yours."),
-    ROW("self passwd", ACCESS_SELF, self_passwd, args_self_passwd, "Change your password."),
-    ROW("self targets", ACCESS_SELF, self_targets, args_none, "List what you may reach."),
+    ROW("target test", ACCESS_ADMIN, target_test, args_target_test,
+        "Log in at a target, step by step."),
     ROW("undrain", ACCESS_ADMIN, undrain, args_none, "Take new connections again."),
     ROW("user add", ACCESS_ADMIN, user_add, args_user_add, "Add a user."),
     ROW("user key add", ACCESS_ADMIN, user_key_add, args_user_key_add, "Add a public key."),

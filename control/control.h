@@ -85,6 +85,16 @@ struct control_host {
      * sessions whose user is locked or gone, or whose grant is gone, end as `revoked`. */
     void (*access_changed)(void *arg, const char *author);
     const char *(*recording_dir)(void *arg);
+    /* Look on in a live session's channel (0: the newest terminal); may_type: and type there.
+     * Fills descriptors that are the caller's, fds[1] -1 when it is not recorded; negative with a
+     * sentence in err. */
+    int (*watch)(void *arg, uint64_t session_id, uint32_t *channel, bool may_type, const char *who,
+                 int fds[2], uint64_t *watch, char *err, size_t err_len);
+    /* Reach a target and log in there as `account` in a process of its own; only_key: no further
+     * than its host key. The target need not be in the store, those on its way must. The answer
+     * comes from the loop. ERR_FULL when too many are under way. */
+    int (*probe)(void *arg, const struct store_target *target, const char *account, bool only_key,
+                 control_probed_fn done, void *done_arg);
 };
 
 struct control_options {
@@ -100,10 +110,6 @@ struct control_options {
 struct control *control_create(struct event_base *base, struct tracker *tracker,
                                struct store *store, const struct control_host *host,
                                const struct control_options *options, char *err, size_t err_len);
-/* Stop serving and unlink the socket. NULL is fine. */
-void control_destroy(struct control *c);
-
-#endif
 /* A caller who is no local account: a proxy user who is logged in by a protocol of the proxy. */
 struct control_guest {
     char user[65];
@@ -116,3 +122,7 @@ struct control_guest {
  * ERR_FULL when there are too many clients, ERR_MEMORY. */
 MUST_CHECK int control_adopt(struct control *c, int fd, const struct control_guest *guest);
 
+/* Stop serving and unlink the socket. NULL is fine. */
+void control_destroy(struct control *c);
+
+#endif

@@ -58,6 +58,8 @@ struct peer {
     pid_t pid;
     gid_t groups[PEER_GROUPS_MAX];
     size_t group_count;
+    bool is_guest; /* `guest` says who it is; the uid is nobody's */
+    struct control_guest guest;
 };
 
 struct caller {
@@ -67,6 +69,8 @@ struct caller {
     char user[NAME_MAX_LEN + 1];    /* the proxy user linked to it, "" for none */
     char author[NAME_MAX_LEN + 16]; /* as session_info.ended_by */
     char why[192];                  /* refused: the sentence */
+    bool is_guest;                  /* has no uid */
+    char source[64];                /* of a guest: the client's address */
 };
 
 const char *control_access_name(enum control_access access);
@@ -283,6 +287,12 @@ json_t *control_session_json(const struct session_info *info);
 MUST_CHECK int control_policy_text(const char *old, json_t *change, char out[STORE_POLICY_TEXT_MAX],
                                    struct failure *f);
 
+/* cmd_self.c: is the command about the caller's own user, whatever its arguments? */
+bool control_is_about_self(const struct request *r);
+/* cmd_user.c: hash the argument `password`, then make it the password of whom it is about. The
+ * request is pending. */
+void control_set_password(struct request *r);
+
 /* cmd_user.c, for apply too */
 MUST_CHECK int control_hash_check(const char *hash, struct failure *f);
 
@@ -294,6 +304,11 @@ MUST_CHECK int control_target_change(const struct arg_values *values, bool from_
                                      struct store_target *t, struct secret *secret,
                                      bool *has_secret_change, struct failure *f);
 const char *control_auth_name(enum link_target_auth auth);
+
+/* via.c: may the targets be reached through each other as `changes` (name to via, "" none) says,
+ * laid over the store? ERR_INVALID with *f: an unknown or another kind of target, a loop, too many
+ * one behind the other. */
+MUST_CHECK int control_check_vias(struct control *c, json_t *changes, struct failure *f);
 
 /* handlers */
 #define CONTROL_HANDLERS(X) \
@@ -314,6 +329,12 @@ const char *control_auth_name(enum link_target_auth auth);
     X(role_rm)              \
     X(role_set)             \
     X(role_show)            \
+    X(self_config)          \
+    X(self_key_add)         \
+    X(self_key_ls)          \
+    X(self_key_rm)          \
+    X(self_passwd)          \
+    X(self_targets)         \
     X(session_end)          \
     X(session_ls)           \
     X(session_message)      \
@@ -323,10 +344,12 @@ const char *control_auth_name(enum link_target_auth auth);
     X(status)               \
     X(store_rotate_key)     \
     X(target_add)           \
+    X(target_host_key)      \
     X(target_ls)            \
     X(target_rm)            \
     X(target_set)           \
     X(target_show)          \
+    X(target_test)          \
     X(undrain)              \
     X(user_add)             \
     X(user_key_add)         \

@@ -331,3 +331,37 @@ int private_key_check(const char *text, char *err, size_t err_len)
     }
     return 0;
 }
+
+/* OpenSSH PROTOCOL.certkeys: the type's name, then a nonce. */
+int certificate_check(const char *line, char *dst, size_t dst_len, char *err, size_t err_len)
+{
+    static const char ending[] = "-cert-v01@openssh.com";
+    uint8_t blob[LINK_KEY_MAX + 3];
+    const char *word = line + strspn(line, " \t\r\n"), *base64;
+    size_t word_len = strcspn(word, " \t\r\n"), base64_len, blob_len;
+    struct cursor c, name, nonce;
+
+    base64 = skip_blanks(word + word_len);
+    base64_len = strcspn(base64, " \t\r\n");
+    if (word_len <= sizeof(ending) ||
+        memcmp(word + word_len - (sizeof(ending) - 1), ending, sizeof(ending) - 1) != 0) {
+        text_copy(err, err_len, "that is no certificate; give the line of the *-cert.pub file");
+        return ERR_INVALID;
+    }
+    if (!decode_base64(base64, base64_len, blob, sizeof(blob), &blob_len)) {
+        text_copy(err, err_len, "the certificate is cut, damaged or too long");
+        return ERR_INVALID;
+    }
+    c = cursor_of(blob, blob_len);
+    if (!take_string(&c, &name) || cursor_left(&name) != word_len ||
+        memcmp(name.at, word, word_len) != 0 || !take_string(&c, &nonce)) {
+        text_copy(err, err_len, "the certificate's type and its inside differ");
+        return ERR_INVALID;
+    }
+    if ((size_t)snprintf(dst, dst_len, "%.*s %.*s", (int)word_len, word, (int)base64_len, base64) >=
+        dst_len) {
+        text_copy(err, err_len, "the certificate is too long");
+        return ERR_INVALID;
+    }
+    return 0;
+}

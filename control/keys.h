@@ -47,4 +47,9 @@ char *public_key_line(const char *type, const uint8_t *blob, size_t blob_len, co
 MUST_CHECK int private_key_check(const char *text, char *err, size_t err_len);
 bool private_key_is(const char *text); /* does it look like one? */
 
+/* A user certificate for such a key: the line of a *-cert.pub file. Writes "TYPE BASE64" to dst.
+ * The target judges it; here only its shape is looked at. ERR_INVALID with a sentence. */
+MUST_CHECK int certificate_check(const char *line, char *dst, size_t dst_len, char *err,
+                                 size_t err_len);
+
 #endif

@@ -26,6 +26,7 @@
 #include "proxy/broker/door.h"
 #include "proxy/broker/hasher.h"
 #include "proxy/broker/notify.h"
+#include "proxy/broker/probes.h"
 #include "proxy/broker/recordings.h"
 #include "proxy/broker/workers.h"
 #include "tracker/store/store.h"
@@ -150,6 +151,13 @@ static void stop_now(struct broker *b)
     event_base_loopbreak(b->base);
 }
 
+/* Sessions are over; what is left are menus and connections that carried jumps. */
+static void stop_for_good(struct broker *b)
+{
+    links_end_choosing(b->links, END_SHUTDOWN, "broker", "");
+    stop_now(b);
+}
+
 struct end_all {
     struct broker *broker;
     uint64_t ids[64];
@@ -186,7 +194,7 @@ static void stop_timer_cb(evutil_socket_t fd, short what, void *arg)
 
     (void)fd, (void)what;
     if (tracker_count(b->tracker) == 0 || b->stop == BROKER_STOPS) {
-        stop_now(b);
+        stop_for_good(b);
         return;
     }
     end_all_sessions(b);
@@ -197,7 +205,7 @@ static void stop_timer_cb(evutil_socket_t fd, short what, void *arg)
 void broker_session_gone(struct broker *b)
 {
     if (b->stop != BROKER_RUNS && tracker_count(b->tracker) == 0)
-        stop_now(b);
+        stop_for_good(b);
 }
 
 void broker_shutdown(struct broker *b, uint32_t grace_s, const char *author)
@@ -214,7 +222,7 @@ void broker_shutdown(struct broker *b, uint32_t grace_s, const char *author)
     log_info("shutting down by=%s sessions=%zu grace=%us", author, live, grace_s);
     set_draining(b, true);
     if (live == 0)
-        stop_now(b);
+        stop_for_good(b);
     else
         event_add(b->stop_timer, &grace);
 }
@@ -242,8 +250,8 @@ static void host_status(void *arg, struct control_status *out)
     links_count(b->links, &out->links, &out->adopted);
     gates_count(b->gates, &out->unauthenticated, &out->parked, &out->accepted, &out->evicted);
     gates_describe(b->gates, out->listeners, sizeof(out->listeners));
-    out->history_queued = store_queue_len(b->store, &out->history_lost);
     door_describe(b, out);
+    out->history_queued = store_queue_len(b->store, &out->history_lost);
     out->recording_free = recordings_free_bytes(b->recordings);
 }
 
@@ -255,7 +263,6 @@ static int host_hash_password(void *arg, const struct secret *password, control_
     return hasher_make(b->hash_workers, password, done, done_arg);
 }
 
-static void host_access_changed(void *arg, const char *author)
 struct self_check {
     struct broker *broker;
     char source[64];
@@ -269,7 +276,8 @@ static void self_checked(bool is_right, void *arg)
     struct broker *b = check->broker;
     const struct source_limits l = {b->config->source_failures, b->config->source_block_s};
 
-    if (!is_right && check->source[0])
+    /* twice: whoever is logged in was forgiven one for that, each time */
+    for (int i = 0; i < 2 && !is_right && check->source[0]; i++)
         sources_failed(&b->sources, check->source, &l, clock_mono_ms());
     check->done(is_right, check->arg);
     free(check);
@@ -303,10 +311,28 @@ static int host_check_password(void *arg, const char *user, const char *source,
     return r;
 }
 
+static void host_access_changed(void *arg, const char *author)
 {
     struct broker *b = arg;
 
     links_refresh_policies(b->links, true, author);
+}
+
+static int host_watch(void *arg, uint64_t session_id, uint32_t *channel, bool may_type,
+                      const char *who, int fds[2], uint64_t *watch, char *err, size_t err_len)
+{
+    const struct links_watch ask = {session_id, *channel, may_type, who};
+    struct links_watching watching;
+    struct broker *b = arg;
+    int r = links_watch(b->links, &ask, &watching, err, err_len);
+
+    if (r < 0)
+        return r;
+    *channel = watching.channel;
+    *watch = watching.watch;
+    fds[0] = watching.stream;
+    fds[1] = watching.recording;
+    return 0;
 }
 
 static const char *host_recording_dir(void *arg)
@@ -314,6 +340,14 @@ static const char *host_recording_dir(void *arg)
     struct broker *b = arg;
 
     return recordings_dir(b->recordings);
+}
+
+static int host_probe(void *arg, const struct store_target *target, const char *account,
+                      bool only_key, control_probed_fn done, void *done_arg)
+{
+    struct broker *b = arg;
+
+    return probes_start(b->probes, target, account, only_key, done, done_arg);
 }
 
 /* ---- signals and the clock ---- */
@@ -486,8 +520,9 @@ static int open_parts(struct broker *b, char *err, size_t err_len)
     b->dialer = dialer_create(b->base, b->name_workers);
     b->tracker = tracker_create(b->base, b->store, &links_relay_ops, c->node);
     b->recordings = recordings_create(b->base, b->store, b->sync_workers, recordings_short, b);
-    if (!b->hash_workers || !b->name_workers || !b->dialer || !b->sync_workers || !b->tracker ||
-        !b->recordings || hasher_init() < 0) {
+    b->probes = probes_create(b);
+    if (!b->hash_workers || !b->name_workers || !b->dialer || !b->probes || !b->sync_workers ||
+        !b->tracker || !b->recordings || hasher_init() < 0) {
         snprintf(err, err_len, "out of memory");
         return ERR_MEMORY;
     }
@@ -515,8 +550,11 @@ static int open_control(struct broker *b, char *err, size_t err_len)
         .drain = host_drain,
         .shutdown = host_shutdown,
         .hash_password = host_hash_password,
+        .check_password = host_check_password,
         .access_changed = host_access_changed,
         .recording_dir = host_recording_dir,
+        .watch = host_watch,
+        .probe = host_probe,
     };
 
     b->control = control_create(b->base, b->tracker, b->store, &host, &options, err, err_len);
@@ -525,7 +563,6 @@ static int open_control(struct broker *b, char *err, size_t err_len)
 
 /* Descriptors: as many as we may have. */
 static void raise_limits(struct broker *b)
-        .check_password = host_check_password,
 {
     struct rlimit files;
 
@@ -569,6 +606,7 @@ static int start(struct broker *b, char *err, size_t err_len)
     if ((r = open_parts(b, err, err_len)) < 0 || (r = gates_bind(b->gates, c, err, err_len)) < 0 ||
         (r = watch_signals(b)) < 0)
         return r;
+    b->door = door_create(b);
     b->links = links_create(b, err, err_len);
     if (!b->links || !b->door)
         return ERR_SYSTEM;
@@ -586,19 +624,20 @@ static int start(struct broker *b, char *err, size_t err_len)
 
 static void finish(struct broker *b)
 {
+    door_destroy(b->door);
+    b->door = NULL;
     control_destroy(b->control);
     links_release(b->links);
     gates_destroy(b->gates);
     workers_destroy(b->name_workers);
     dialer_destroy(b->dialer);
+    probes_destroy(b->probes);
     workers_destroy(b->hash_workers);
     links_destroy(b->links); /* after all whose answers look for a link */
     recordings_destroy(b->recordings);
     workers_destroy(b->sync_workers);
     tracker_destroy(b->tracker);
     store_close(b->store);
-    door_destroy(b->door);
-    b->door = NULL;
     for (size_t i = 0; i < sizeof(b->signals) / sizeof(b->signals[0]); i++)
         if (b->signals[i])
             event_free(b->signals[i]);

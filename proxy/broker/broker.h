@@ -17,12 +17,14 @@
 #include "proxy/broker/sources.h"
 
 struct control;
+struct control_status;
 struct dialer;
-struct event;
 struct door;
+struct event;
 struct event_base;
 struct gates;
 struct links;
+struct probes;
 struct recordings;
 struct store;
 struct tracker;
@@ -39,9 +41,10 @@ struct broker {
     struct control *control;
     struct gates *gates;
     struct links *links;
-    struct recordings *recordings;
-    struct workers *hash_workers; /* CPU: one thread a core */
     struct door *door;
+    struct recordings *recordings;
+    struct probes *probes;
+    struct workers *hash_workers; /* CPU: one thread a core */
     struct workers *name_workers; /* waiting for name servers: many */
     struct dialer *dialer;
     struct workers *sync_workers; /* disks: a few */
@@ -93,8 +96,27 @@ size_t links_adopt(struct links *l);
 /* Resolve the policy of every live session again. is_access: also end those that are not permitted
  * any more, as `revoked`. */
 void links_refresh_policies(struct links *l, bool is_access, const char *author);
+/* End the connections that have no session: menus, and those that carry jumps. */
+void links_end_choosing(struct links *l, enum end_reason reason, const char *author,
+                        const char *text);
 /* Less than min_free is left where this session records: what its policy says happens. */
 void links_recording_short(struct links *l, uint64_t session_id);
+/* Somebody looks on in a live session, or types in it too. */
+struct links_watch {
+    uint64_t session_id;
+    uint32_t channel; /* 0: the newest terminal */
+    bool may_type;
+    const char *who; /* as an author */
+};
+struct links_watching {
+    uint64_t watch;
+    uint32_t channel; /* 0: not known here */
+    int stream;       /* the caller's: what is shown, see proxy/ssh/watch.h */
+    int recording;    /* the caller's: to read what was shown so far; -1 none */
+};
+/* ERR_NOT_FOUND, ERR_VERSION or ERR_SYSTEM, with a sentence. */
+MUST_CHECK int links_watch(struct links *l, const struct links_watch *ask,
+                           struct links_watching *out, char *err, size_t err_len);
 void links_count(const struct links *l, uint32_t *links, uint64_t *adopted);
 extern const struct tracker_relay_ops links_relay_ops;
 

@@ -38,8 +38,11 @@ struct dialing {
     struct dialer *dialer; /* not owned */
     struct lookup *lookup; /* under way; not owned */
     struct addrinfo *list, *next;
+    const struct addrinfo *trying;
+    dial_trace_fn trace; /* NULL: nobody wants to know */
     int64_t until_ms;
     int fd, error;
+    bool has_begun;          /* with the first address */
     struct event *connected; /* of fd; made anew for each address */
     struct event *timer;     /* the next address, or the end */
     dial_fn done;
@@ -89,6 +92,44 @@ static const char *sentence_end(int err)
     default:
         return "cannot connect";
     }
+}
+
+/* ---- telling ---- */
+
+static void show_address(const struct addrinfo *a, char *dst, size_t len)
+{
+    char host[64] = "?", port[16] = "?";
+
+    (void)getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof(host), port, sizeof(port),
+                      NI_NUMERICHOST | NI_NUMERICSERV);
+    snprintf(dst, len, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static void tell_resolved(const struct dialing *g, const char *failure)
+{
+    char text[SESSION_TEXT_MAX] = "", one[96];
+    size_t at = 0;
+
+    if (!g->trace)
+        return;
+    for (const struct addrinfo *a = g->list; a && at < sizeof(text) - 1; a = a->ai_next) {
+        show_address(a, one, sizeof(one));
+        at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%s", at ? ", " : "", one);
+    }
+    g->trace(DIAL_RESOLVED, !failure, failure ? failure : text, g->arg);
+}
+
+/* The address that is being tried has failed, or connected. */
+static void tell_tried(struct dialing *g, const char *failure)
+{
+    char text[160], one[96];
+
+    if (!g->trace || !g->trying)
+        return;
+    show_address(g->trying, one, sizeof(one));
+    snprintf(text, sizeof(text), "%s%s%s", one, failure ? ": " : "", failure ? failure : "");
+    g->trying = NULL;
+    g->trace(DIAL_TRIED, !failure, text, g->arg);
 }
 
 /* ---- the end of a dial ---- */
@@ -192,11 +233,13 @@ static int try_one(struct dialing *g, const struct addrinfo *a)
 static void try_next(struct dialing *g)
 {
     stop_trying(g);
+    tell_tried(g, sentence_end(g->error));
     while (g->next && clock_mono_ms() < g->until_ms) {
         const struct addrinfo *a = g->next;
         int err;
 
         g->next = a->ai_next;
+        g->trying = a;
         err = try_one(g, a);
         if (err == 0) {
             arm_timer(g);
@@ -204,6 +247,7 @@ static void try_next(struct dialing *g)
         }
         g->error = err;
         stop_trying(g);
+        tell_tried(g, sentence_end(err));
     }
     finish(g, -1, sentence_end(g->next ? ETIMEDOUT : g->error));
 }
@@ -214,10 +258,12 @@ static void connected_cb(evutil_socket_t fd, short what, void *arg)
     socklen_t len = sizeof(g->error);
 
     (void)what;
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &g->error, &len) == 0 && g->error == 0)
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &g->error, &len) == 0 && g->error == 0) {
+        tell_tried(g, NULL);
         finish(g, fd, "");
-    else
+    } else {
         event_active(g->timer, 0, 0); /* the next one, and not from its own callback */
+    }
 }
 
 static void timer_cb(evutil_socket_t fd, short what, void *arg)
@@ -227,10 +273,15 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     if (what & EV_TIMEOUT)
         g->error = ETIMEDOUT;
-    if (g->lookup)
+    if (g->lookup) {
+        tell_resolved(g, "its name does not resolve in time");
         finish(g, -1, "its name does not resolve in time");
-    else
+    } else {
+        if (!g->has_begun)
+            tell_resolved(g, NULL);
+        g->has_begun = true;
         try_next(g);
+    }
 }
 
 /* ---- looking up ---- */
@@ -259,6 +310,8 @@ static void looked_up(struct job *job)
         g->lookup = NULL;
         g->list = g->next = l->list;
         l->list = NULL;
+        tell_resolved(g, g->list ? NULL : "its name does not resolve");
+        g->has_begun = true;
         if (g->list)
             try_next(g);
         else
@@ -298,6 +351,12 @@ static int begin(struct dialing *g, struct lookup *l)
 
 int dial(struct dialer *d, const char *address, uint32_t timeout_s, dial_fn fn, void *arg)
 {
+    return dial_traced(d, address, timeout_s, NULL, fn, arg);
+}
+
+int dial_traced(struct dialer *d, const char *address, uint32_t timeout_s, dial_trace_fn trace,
+                dial_fn fn, void *arg)
+{
     struct lookup *l = calloc(1, sizeof(*l));
     struct dialing *g = calloc(1, sizeof(*g));
     int r = ERR_MEMORY;
@@ -306,6 +365,7 @@ int dial(struct dialer *d, const char *address, uint32_t timeout_s, dial_fn fn, 
         g->dialer = d;
         g->fd = -1;
         g->until_ms = clock_mono_ms() + (int64_t)timeout_s * 1000;
+        g->trace = trace;
         g->done = fn;
         g->arg = arg;
         g->timer = event_new(d->base, -1, 0, timer_cb, g);

@@ -6,6 +6,7 @@
 #ifndef BROKER_DIAL_H
 #define BROKER_DIAL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,12 @@ void dialer_destroy(struct dialer *d);
  * bad address. */
 MUST_CHECK int dial(struct dialer *d, const char *address, uint32_t timeout_s, dial_fn done,
                     void *arg);
+
+/* The same, told step by step before done: the addresses of the name, then each that was tried. */
+enum dial_step { DIAL_RESOLVED, DIAL_TRIED };
+typedef void (*dial_trace_fn)(enum dial_step step, bool is_ok, const char *text, void *arg);
+MUST_CHECK int dial_traced(struct dialer *d, const char *address, uint32_t timeout_s,
+                           dial_trace_fn trace, dial_fn done, void *arg);
 
 /* HOST:PORT or [V6]:PORT into its parts; ERR_INVALID otherwise. */
 MUST_CHECK int dial_split(const char *address, char *host, size_t host_len, char *port,

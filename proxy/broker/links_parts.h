@@ -14,7 +14,10 @@
 #include <sallyport/link.h>
 
 #include "proxy/broker/broker.h"
+#include "proxy/broker/hops.h"
 #include "tracker/store/store.h"
+
+#define LINK_TERMINALS_MAX 16 /* of a session, that are remembered */
 
 enum link_state {
     STATE_HELLO = 1,    /* connected, has said nothing */
@@ -40,12 +43,13 @@ struct relay_link {
     int64_t talk_ms;     /* when talk_left was filled up */
     uint32_t talk_left;
     uint8_t version;
-    bool is_adopted;  /* came by the scan */
-    bool is_busy;     /* a password is being checked */
-    bool is_settled;  /* the gate was told */
-    bool is_end_sent; /* END */
-    bool is_ready;    /* logged in at the target: its host key is settled */
-    char path[128];   /* relay/<pid>.sock, to remove at the end */
+    bool is_adopted;        /* came by the scan */
+    bool is_busy;           /* a password is being checked */
+    bool is_settled;        /* the gate was told */
+    bool is_end_sent;       /* END */
+    bool is_ready;          /* logged in at the target: its host key is settled */
+    bool has_second_factor; /* was proved at this login */
+    char path[128];         /* relay/<pid>.sock, to remove at the end */
     char user[NAME_MAX_LEN + 1];
     char tried_user[NAME_MAX_LEN + 1]; /* of the first attempt */
     char client_address[64];
@@ -57,8 +61,17 @@ struct relay_link {
     char target[NAME_MAX_LEN + 1];
     struct policy policy;
     uint32_t channel_count[CHANNEL_KIND_COUNT]; /* open ones */
+    uint32_t terminals[LINK_TERMINALS_MAX];     /* their channels, the newest last */
+    uint8_t terminal_count;
     int page_fd;                                /* between open and ROUTE_RESULT */
     uint8_t protocol;
+    /* jumps */
+    bool is_outer;       /* has carried some */
+    uint32_t jump_count; /* that it carries now */
+    int32_t outer_pid;   /* the relay that carries this one; 0: it has a socket of its own */
+    uint32_t outer_channel;
+    bool is_detached; /* what becomes of the outer connection is nothing to it any more */
+    char jump_target[NAME_MAX_LEN + 1];
 };
 TAILQ_HEAD(link_list, relay_link);
 
@@ -76,7 +89,10 @@ struct links {
     uint32_t unanswered; /* adopted ones that have not said HELLO */
     uint64_t adopted;
     uint64_t next_serial;
+    uint64_t next_watch;
+    struct passes *passes;
     struct link_message in, out; /* scratch: messages are large */
+    struct hops hops;            /* scratch: of the route that is being made */
 };
 
 /* ---- links.c ---- */
@@ -123,6 +139,10 @@ bool link_jump_closed_note(struct relay_link *l, const struct link_closed *c);
 void link_end_choosing(struct relay_link *l, enum end_reason reason, const char *author,
                        const char *text);
 
+/* ---- links_watch.c ---- */
+/* A terminal was opened or closed. */
+void link_note_terminal(struct relay_link *l, uint32_t channel, bool is_open);
+
 /* ---- handlers: one a message ---- */
 void link_on_jump(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_jump_closed(struct relay_link *l, struct link_message *m, int *fds);
@@ -138,6 +158,7 @@ void link_on_frame(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_recording_state(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_resumed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_event(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_watch_closed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_files(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_door(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_back(struct relay_link *l, struct link_message *m, int *fds);

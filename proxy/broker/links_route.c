@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <sallyport/clock.h>
@@ -42,7 +43,49 @@ static void route_failed(struct relay_link *l, enum end_reason reason, const cha
     route_refused(l, reason, text);
 }
 
-static void route_connected(struct relay_link *l, int fd)
+/* Who goes through other servers does so by the accounts that are set there. */
+static int send_hop(struct relay_link *l, const struct store_target *hop, uint8_t number)
+{
+    struct link_message *m = link_begin(l, LINK_HOP);
+    int pair[2], r = hops_fill(l->links->broker->store, hop, l->user, number, &m->hop);
+
+    if (r < 0)
+        return r;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return ERR_SYSTEM;
+    link_say_fds(l, pair, 2);
+    close(pair[0]);
+    close(pair[1]);
+    return 0;
+}
+
+/* The servers on the way; false after the route was refused. */
+static bool send_hops(struct relay_link *l, const struct store_target *target, const char *dialed)
+{
+    struct hops *hops = &l->links->hops;
+    char text[SESSION_TEXT_MAX];
+
+    if (hops_find(l->links->broker->store, target, hops, text, sizeof(text)) < 0 ||
+        strcmp(hops_address(hops, target), dialed) != 0) {
+        snprintf(text, sizeof(text), "the way to %s has just changed; connect again", l->target);
+        route_failed(l, END_TARGET_UNREACHABLE, text);
+        return false;
+    }
+    for (size_t i = 0; i < hops->count; i++) {
+        int r = send_hop(l, &hops->at[i], (uint8_t)(i + 1));
+
+        if (r == 0)
+            continue;
+        log_error("hop %s of target %s: %s", hops->at[i].name, l->target, error_text(r));
+        snprintf(text, sizeof(text), "the proxy cannot read its credentials for %s, on the way",
+                 hops->at[i].name);
+        route_failed(l, END_TARGET_UNREACHABLE, text);
+        return false;
+    }
+    return true;
+}
+
+static void route_connected(struct relay_link *l, int fd, const char *dialed)
 {
     struct broker *b = l->links->broker;
     struct store_target target;
@@ -66,8 +109,16 @@ static void route_connected(struct relay_link *l, int fd)
                      "the proxy cannot read its credentials for this target");
         return;
     }
+    if (!send_hops(l, &target, dialed)) {
+        secret_wipe(&secret);
+        close(fd);
+        return;
+    }
     r = &link_begin(l, LINK_ROUTE_RESULT)->route_result;
     r->is_ok = 1;
+    r->hops = (uint8_t)l->links->hops.count;
+    r->certificate.len = (uint16_t)strlen(target.certificate);
+    memcpy(r->certificate.data, target.certificate, r->certificate.len);
     r->session_id = l->session_id;
     r->started_wall_us = info.started_wall_us;
     text_copy(r->account, sizeof(r->account), l->account);
@@ -96,6 +147,8 @@ struct route_dial {
     struct links *links;
     uint64_t serial;
     uint64_t session_id;
+    char address[SESSION_ADDRESS_MAX]; /* that was dialed */
+    char hop[NAME_MAX_LEN + 1];        /* whose it is; "" the target's own */
 };
 
 static void dialed(int fd, const char *text, void *arg)
@@ -108,10 +161,11 @@ static void dialed(int fd, const char *text, void *arg)
         if (fd >= 0)
             close(fd);
     } else if (fd < 0) {
-        snprintf(sentence, sizeof(sentence), "%s cannot be reached: %s", l->target, text);
+        snprintf(sentence, sizeof(sentence), "%s cannot be reached: %s%s%s", l->target, d->hop,
+                 d->hop[0] ? ", on the way to it: " : "", text);
         route_failed(l, END_TARGET_UNREACHABLE, sentence);
     } else {
-        route_connected(l, fd);
+        route_connected(l, fd, d->address);
     }
     free(d);
 }
@@ -138,15 +192,56 @@ static int open_session(struct relay_link *l, const struct store_target *target,
     return r;
 }
 
+/* A relay of an older release knows neither agents nor other servers nor certificates. */
+static bool is_too_new(const struct relay_link *l, const struct store_target *t)
+{
+    return l->version < 3 && (t->auth == TARGET_AUTH_AGENT || t->via[0] || t->certificate[0]);
+}
+
+/* Connect to the first server on the way, or to the target itself. */
+static void begin_dial(struct relay_link *l, const struct store_target *target)
+{
+    struct broker *b = l->links->broker;
+    struct hops *hops = &l->links->hops;
+    struct route_dial *d = calloc(1, sizeof(*d));
+    char text[SESSION_TEXT_MAX];
+
+    if (hops_find(b->store, target, hops, text, sizeof(text)) < 0) {
+        free(d);
+        route_failed(l, END_TARGET_UNREACHABLE, text);
+        return;
+    }
+    if (hops->count > 0) {
+        hops_describe(hops, text, sizeof(text));
+        link_note(l, "via", text);
+    }
+    link_enter(l, STATE_DIALING);
+    if (d) {
+        d->links = l->links;
+        d->serial = l->serial;
+        d->session_id = l->session_id;
+        text_copy(d->address, sizeof(d->address), hops_address(hops, target));
+        text_copy(d->hop, sizeof(d->hop), hops->count > 0 ? hops->at[0].name : "");
+    }
+    if (!d || dial(b->dialer, d->address, b->config->connect_timeout_s, dialed, d) < 0) {
+        free(d);
+        route_failed(l, END_TARGET_UNREACHABLE, "too many connections are being made; try again");
+    }
+}
+
 void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
 {
     struct broker *b = l->links->broker;
     struct store_target target;
-    struct route_dial *d;
     char text[SESSION_TEXT_MAX];
     int r;
 
     (void)fds;
+    if (l->outer_pid && strcmp(l->jump_target, m->route.target) != 0) {
+        log_warn("relay pid=%d jumps to another target than it said and is ended", l->pid);
+        link_drop(l, "out of order");
+        return;
+    }
     if (b->is_draining) {
         route_refused(l, END_SHUTDOWN, "this proxy takes no new sessions now; try again later");
         return;
@@ -158,8 +253,15 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
     if (r < 0) {
         if (r != ERR_NOT_FOUND && r != ERR_DENIED)
             log_error("target %s cannot be looked up: %s", l->target, store_error(b->store));
-        snprintf(text, sizeof(text), "there is no target \"%s\" for you", l->target);
+        if (!link_jump_refusal(l, m->route.account, text, sizeof(text)))
+            snprintf(text, sizeof(text), "there is no target \"%s\" for you", l->target);
         link_note(l, "route-refused", text);
+        route_refused(l, END_POLICY, text);
+        return;
+    }
+    if (is_too_new(l, &target)) {
+        snprintf(text, sizeof(text),
+                 "this connection began before an upgrade: connect again to reach %s", l->target);
         route_refused(l, END_POLICY, text);
         return;
     }
@@ -174,14 +276,7 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
         route_refused(l, END_POLICY, text);
         return;
     }
-    link_enter(l, STATE_DIALING);
-    d = malloc(sizeof(*d));
-    if (d)
-        *d = (struct route_dial){l->links, l->serial, l->session_id};
-    if (!d || dial(b->dialer, target.address, b->config->connect_timeout_s, dialed, d) < 0) {
-        free(d);
-        route_failed(l, END_TARGET_UNREACHABLE, "too many connections are being made; try again");
-    }
+    begin_dial(l, &target);
 }
 
 struct target_rows {
@@ -221,26 +316,42 @@ void link_on_targets(struct relay_link *l, struct link_message *m, int *fds)
     free(t);
 }
 
+/* The server on the way to the link's target, as things are now; NULL for none. */
+static const char *hop_name(struct relay_link *l, uint8_t number)
+{
+    struct hops *hops = &l->links->hops;
+    struct store_target target;
+    char text[SESSION_TEXT_MAX];
+
+    if (store_target_get(l->links->broker->store, l->target, &target) < 0 ||
+        hops_find(l->links->broker->store, &target, hops, text, sizeof(text)) < 0 ||
+        number > hops->count)
+        return NULL;
+    return hops->at[number - 1].name;
+}
+
 void link_on_host_key(struct relay_link *l, struct link_message *m, int *fds)
 {
     struct broker *b = l->links->broker;
     const struct link_host_key *k = &m->host_key;
     struct link_host_key_result *answer;
     char print[FINGERPRINT_MAX], text[SESSION_TEXT_MAX];
+    const char *whose;
     int r;
 
     (void)fds;
-    if (l->is_ready) {
+    whose = k->hop == 0 ? l->target : hop_name(l, k->hop);
+    if (l->is_ready || !whose) {
         log_warn("relay pid=%d pins a host key after the login and is ended", l->pid);
         link_drop(l, "out of order");
         return;
     }
     fingerprint_sha256(print, k->key.data, k->key.len);
-    r = store_target_pin(b->store, l->target, k->key_type, k->key.data, k->key.len, print);
+    r = store_target_pin(b->store, whose, k->key_type, k->key.data, k->key.len, print);
     if (r == 0) {
-        snprintf(text, sizeof(text), "%s %s %s", l->target, k->key_type, print);
+        snprintf(text, sizeof(text), "%s %s %s", whose, k->key_type, print);
         link_note(l, "host-key-pinned", text);
-        log_info("host key pinned target=%s type=%s fingerprint=%s", l->target, k->key_type, print);
+        log_info("host key pinned target=%s type=%s fingerprint=%s", whose, k->key_type, print);
     }
     answer = &link_begin(l, LINK_HOST_KEY_RESULT)->host_key_result;
     answer->is_ok = r == 0;

@@ -31,6 +31,10 @@ struct relay_protocol {
     void *(*start)(struct relay *r, int client_fd, const struct link_welcome *limits);
 
     void (*auth_result)(void *self, const struct link_auth_result *result);
+    /* A server on the way to the target, the nearest (number 1, which begins anew) first; all of
+     * them come before routed(). fds: the two ends of a pair, non-blocking, owned from here. Secrets
+     * as in routed(). NULL for a protocol that goes through no other server. */
+    void (*hop)(void *self, const struct link_hop *hop, const int fds[2]);
     /* target_fd is connected, non-blocking and owned from here; -1 when !result->is_ok. The secret
      * in result is wiped by the relay when the call returns: copy what is needed, wipe it soon. */
     void (*routed)(void *self, const struct link_route_result *result, int target_fd);
@@ -50,6 +54,15 @@ struct relay_protocol {
      * then call relay_finish() (any reason: the first one given stays). After deadline_ms the
      * process is killed. */
     void (*end)(void *self, const char *sentence, uint32_t deadline_ms);
+    /* A command of the user's own door was started, or was not. fds: the terminal's master and two
+     * -1s, or stdin, stdout and stderr, non-blocking, owned from here; all -1 unless
+     * result->is_ok. NULL: the protocol has no door. */
+    void (*door_result)(void *self, const struct link_door_result *result, const int fds[3]);
+    void (*door_exit)(void *self, const struct link_door_exit *end);
+    /* The broker went away, and the commands that it had started with it. NULL as above. */
+    void (*broker_lost)(void *self);
+    /* The session was given back: choosing again. NULL unless relay_back() is called. */
+    void (*back)(void *self);
     /* Free everything; called once, last. */
     void (*finish)(void *self);
 };
@@ -68,8 +81,25 @@ void relay_auth_key(struct relay *r, const char *user, bool is_signed, const cha
                     const void *blob, size_t len);
 void relay_route(struct relay *r, const char *account, const char *target);
 void relay_targets(struct relay *r, uint32_t offset);
-void relay_pin_host_key(struct relay *r, const char *key_type, const void *blob, size_t len);
+/* hop: number of a server on the way, 0 the target. */
+void relay_pin_host_key(struct relay *r, uint8_t hop, const char *key_type, const void *blob,
+                        size_t len);
 void relay_record_open(struct relay *r, const struct link_record_open *request);
+
+/* Ask for a way to host:port from a connection without a target; answered by `jumped`. False: the
+ * broker does not know how. */
+bool relay_jump(struct relay *r, uint32_t channel, const char *host, uint16_t port);
+/* A jump that was granted has ended. While there is one, no target need be chosen. */
+void relay_jump_closed(struct relay *r, const struct link_jump_closed *end);
+
+/* The user's own door, without a target. False: the broker does not know how. While a command runs
+ * no target need be chosen; close every one that was opened, however it ended. */
+bool relay_door_open(struct relay *r, const struct link_door *request);
+void relay_door_resize(struct relay *r, uint32_t channel, uint16_t cols, uint16_t rows);
+void relay_door_close(struct relay *r, uint32_t channel);
+/* The target refused the login, and nothing was started: give the session back; answered by `back`.
+ * False: the broker does not know how. */
+bool relay_back(struct relay *r, enum end_reason reason, const char *text);
 
 /* Told to the broker; queued (bounded, oldest events dropped and counted) while there is none. */
 void relay_ready(struct relay *r, const char *target_version);
@@ -110,6 +140,8 @@ struct relay_birth {
     volatile uint8_t *spoken; /* shared with the gate: set to 1 at the client's first byte */
     int64_t accepted_mono_ms; /* login grace counts from here */
     uint32_t login_grace_s;   /* until WELCOME says otherwise */
+    const struct link_gate_jump *jump; /* NULL, or whose connection carries client_fd; borrowed for
+                                          the call */
 };
 
 /* Run the relay of one accepted connection in this (forked, sandboxed) process and return its exit

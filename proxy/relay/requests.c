@@ -67,9 +67,12 @@ void relay_targets(struct relay *r, uint32_t offset)
     uplink_put(r, OUTBOX_REQUEST);
 }
 
-void relay_pin_host_key(struct relay *r, const char *key_type, const void *blob, size_t len)
+void relay_pin_host_key(struct relay *r, uint8_t hop, const char *key_type, const void *blob,
+                        size_t len)
 {
     struct link_host_key *k = &uplink_begin(LINK_HOST_KEY)->host_key;
+
+    k->hop = hop;
 
     text_copy(k->key_type, sizeof(k->key_type), key_type);
     k->key.len = fit(k->key.data, sizeof(k->key.data), blob, len);
@@ -80,6 +83,65 @@ void relay_record_open(struct relay *r, const struct link_record_open *request)
 {
     uplink_begin(LINK_RECORD_OPEN)->record_open = *request;
     uplink_put(r, OUTBOX_REQUEST);
+}
+
+#define LINK_DOOR_SINCE 3
+
+static bool knows_doors(const struct relay *r)
+{
+    return r->uplink.state != UPLINK_UP || r->uplink.version >= LINK_DOOR_SINCE;
+}
+
+bool relay_door_open(struct relay *r, const struct link_door *request)
+{
+    if (!knows_doors(r))
+        return false;
+    uplink_begin(LINK_DOOR)->door = *request;
+    r->door_count++;
+    uplink_put(r, OUTBOX_REQUEST);
+    return true;
+}
+
+void relay_door_resize(struct relay *r, uint32_t channel, uint16_t cols, uint16_t rows)
+{
+    struct link_door *d;
+
+    if (r->uplink.state != UPLINK_UP || r->uplink.version < LINK_DOOR_SINCE)
+        return;
+    d = &uplink_begin(LINK_DOOR)->door;
+    d->channel = channel;
+    d->change = LINK_DOOR_RESIZE;
+    d->cols = cols;
+    d->rows = rows;
+    uplink_put(r, OUTBOX_EVENT);
+}
+
+void relay_door_close(struct relay *r, uint32_t channel)
+{
+    struct link_door *d;
+
+    if (r->door_count > 0 && --r->door_count == 0)
+        r->phase_ms = clock_mono_ms(); /* from here a target must be chosen in time */
+    (void)outbox_answer(&r->outbox, LINK_DOOR, channel, NULL); /* if it was not: not again */
+    if (r->uplink.state != UPLINK_UP || r->uplink.version < LINK_DOOR_SINCE)
+        return; /* no broker: no command */
+    d = &uplink_begin(LINK_DOOR)->door;
+    d->channel = channel;
+    d->change = LINK_DOOR_CLOSE;
+    uplink_put(r, OUTBOX_KEPT);
+}
+
+bool relay_back(struct relay *r, enum end_reason reason, const char *text)
+{
+    struct link_back *b;
+
+    if (!knows_doors(r) || r->is_ready || r->phase != LINK_PHASE_SESSION)
+        return false;
+    b = &uplink_begin(LINK_BACK)->back;
+    b->reason = (uint8_t)reason;
+    text_copy(b->text, sizeof(b->text), text);
+    uplink_put(r, OUTBOX_REQUEST);
+    return true;
 }
 
 void relay_ready(struct relay *r, const char *target_version)
@@ -148,6 +210,31 @@ void relay_watch_closed(struct relay *r, const struct link_watch_closed *closed)
 void relay_file(struct relay *r, const struct file_row *row)
 {
     files_add(&r->files, row); /* the turn that follows sends it, or sets the timer */
+}
+
+bool relay_jump(struct relay *r, uint32_t channel, const char *host, uint16_t port)
+{
+    struct link_jump *j;
+
+    if (r->uplink.state == UPLINK_UP && r->uplink.version < LINK_JUMP_SINCE)
+        return false;
+    j = &uplink_begin(LINK_JUMP)->jump;
+    j->channel = channel;
+    j->port = port;
+    if (!text_copy(j->host, sizeof(j->host), host))
+        return false;
+    uplink_put(r, OUTBOX_REQUEST);
+    return true;
+}
+
+void relay_jump_closed(struct relay *r, const struct link_jump_closed *end)
+{
+    r->jump_in += end->bytes_in;
+    r->jump_out += end->bytes_out;
+    if (r->jump_count > 0 && --r->jump_count == 0)
+        r->phase_ms = clock_mono_ms(); /* from here we wait for the next one */
+    uplink_begin(LINK_JUMP_CLOSED)->jump_closed = *end;
+    uplink_put(r, OUTBOX_KEPT);
 }
 
 /* A broker that is away reads the page when it is back. */

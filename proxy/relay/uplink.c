@@ -54,9 +54,16 @@ static void uplink_enter(struct relay *r, enum uplink_state state)
     }
 }
 
+/* The protocol, when it may still be told something. */
+static void *listener(const struct relay *r)
+{
+    return r->is_finishing ? NULL : r->self;
+}
+
 void uplink_close(struct relay *r)
 {
     struct uplink *u = &r->uplink;
+    bool was_up = u->state == UPLINK_UP;
 
     if (u->fd < 0)
         return;
@@ -66,12 +73,8 @@ void uplink_close(struct relay *r)
     u->fd = -1;
     u->is_full = false;
     uplink_enter(r, UPLINK_NONE);
-}
-
-/* The protocol, when it may still be told something. */
-static void *listener(const struct relay *r)
-{
-    return r->is_finishing ? NULL : r->self;
+    if (was_up && listener(r) && r->protocol->broker_lost)
+        r->protocol->broker_lost(r->self);
 }
 
 static void lose(struct relay *r, const char *why)
@@ -84,22 +87,35 @@ static void lose(struct relay *r, const char *why)
 
 /* ---- what the broker says ---- */
 
-static void on_welcome(struct relay *r, struct link_message *m, int *fds)
-{
-    (void)fds;
-    r->uplink.version = m->version; /* never above ours: decode refuses that */
-    r->login_grace_s = m->welcome.login_grace_s;
-    r->broker_lost_after_s = m->welcome.broker_lost_after_s;
-    uplink_enter(r, UPLINK_UP);
-    relay_start_protocol(r, &m->welcome);
-}
-
 static void keep_ticket(struct relay *r, uint16_t len, const uint8_t *data)
 {
     if (len == 0)
         return;
     r->ticket.len = len;
     memcpy(r->ticket.data, data, len);
+}
+
+/* The relay of a jump need not log in: its pass was taken. */
+static void take_jump(struct relay *r, const struct link_welcome *w)
+{
+    keep_ticket(r, w->ticket.len, w->ticket.data);
+    if (!r->is_inner || r->phase != LINK_PHASE_LOGIN)
+        return;
+    text_copy(r->user, sizeof(r->user), w->user);
+    relay_enter(r, LINK_PHASE_CHOOSING);
+}
+
+static void on_welcome(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    r->uplink.version = m->version; /* never above ours: decode refuses that */
+    r->login_grace_s = m->welcome.login_grace_s;
+    r->broker_lost_after_s = m->welcome.broker_lost_after_s;
+    r->jump_idle_s = m->welcome.jump_idle_s;
+    uplink_enter(r, UPLINK_UP);
+    if (m->welcome.user[0])
+        take_jump(r, &m->welcome);
+    relay_start_protocol(r, &m->welcome);
 }
 
 static void on_auth_result(struct relay *r, struct link_message *m, int *fds)
@@ -141,6 +157,15 @@ static int take_route(struct relay *r, const struct link_route_result *route, in
                    route->target);
     relay_enter(r, LINK_PHASE_SESSION);
     return target_fd;
+}
+
+/* Told before ROUTE_RESULT, which is the answer. */
+static void on_hop(struct relay *r, struct link_message *m, int *fds)
+{
+    if (!listener(r) || !r->protocol->hop || m->hop.number == 0 || fds[0] < 0 || fds[1] < 0)
+        return;
+    r->protocol->hop(r->self, &m->hop, fds);
+    fds[0] = fds[1] = -1;
 }
 
 static void on_route_result(struct relay *r, struct link_message *m, int *fds)
@@ -232,6 +257,62 @@ static void on_recording(struct relay *r, struct link_message *m, int *fds)
         close(fd);
 }
 
+static void on_jump_result(struct relay *r, struct link_message *m, int *fds)
+{
+    struct link_jump_result *result = &m->jump_result;
+
+    if (!outbox_answer(&r->outbox, LINK_JUMP, result->channel, NULL))
+        return;
+    if (fds[0] < 0)
+        result->is_ok = 0;
+    if (!listener(r) || !r->protocol->jumped)
+        return;
+    if (result->is_ok) {
+        r->jump_count++;
+        r->has_jumped = true;
+    }
+    r->protocol->jumped(r->self, result, result->is_ok ? fds[0] : -1);
+    if (result->is_ok)
+        fds[0] = -1;
+}
+
+static void on_door_result(struct relay *r, struct link_message *m, int *fds)
+{
+    struct link_door_result *result = &m->door_result;
+    const int none[3] = {-1, -1, -1};
+
+    if (!outbox_answer(&r->outbox, LINK_DOOR, result->channel, NULL))
+        return; /* closed meanwhile */
+    if (result->is_ok && fds[0] < 0) {
+        result->is_ok = 0;
+        result->exit_status = 1;
+        text_copy(result->text, sizeof(result->text), "sallyport: the command was not started");
+    }
+    if (!listener(r) || !r->protocol->door_result)
+        return;
+    r->protocol->door_result(r->self, result, result->is_ok ? fds : none);
+    if (result->is_ok)
+        fds[0] = fds[1] = fds[2] = -1;
+}
+
+static void on_door_exit(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    if (listener(r) && r->protocol->door_exit)
+        r->protocol->door_exit(r->self, &m->door_exit);
+}
+
+static void on_back_result(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    if (!outbox_answer(&r->outbox, LINK_BACK, 0, NULL))
+        return;
+    keep_ticket(r, m->back_result.ticket.len, m->back_result.ticket.data);
+    relay_forget_session(r);
+    if (listener(r) && r->protocol->back)
+        r->protocol->back(r->self);
+}
+
 static void on_notice(struct relay *r, struct link_message *m, int *fds)
 {
     (void)fds;
@@ -279,6 +360,7 @@ static const struct {
 } handlers[] = {
     {LINK_WELCOME, on_welcome},
     {LINK_AUTH_RESULT, on_auth_result},
+    {LINK_HOP, on_hop},
     {LINK_ROUTE_RESULT, on_route_result},
     {LINK_TARGET_LIST, on_target_list},
     {LINK_TARGET_ROW, on_target_row},

@@ -80,6 +80,11 @@ void channel_open_message(struct session *s, ssh_message message)
         ssh_message_free(message);
         return;
     }
+    if (ssh_message_subtype(message) == SSH_CHANNEL_DIRECT_TCPIP &&
+        s->login.login.target[0] == '\0' && s->phase == PHASE_CHOOSING) {
+        jump_open_message(s, message);
+        return;
+    }
     if (ssh_message_subtype(message) != SSH_CHANNEL_SESSION) {
         refuse_open(s, message, "only sessions are offered: no forwarding");
         return;
@@ -159,10 +164,11 @@ void channel_target_is_up(struct session *s)
 
     choose_done(s);
     TAILQ_FOREACH (c, &s->channels, link) {
-        if (c->state == CHANNEL_WAITING || (c->state == CHANNEL_LOCAL && c == s->menu_channel))
+        if (c->state == CHANNEL_WAITING ||
+            (c->state == CHANNEL_LOCAL && (c == s->menu_channel || c == s->asking_channel)))
             begin_open(c);
     }
-    s->menu_channel = NULL;
+    s->menu_channel = s->asking_channel = NULL;
 }
 
 /* ---- ends ---- */
@@ -274,7 +280,10 @@ static void step_local(struct channel *c)
         send_close(&c->user);
         return;
     }
-    choose_input(c);
+    if (c->door)
+        door_step(c);
+    else
+        choose_input(c);
 }
 
 void channel_step(struct channel *c, int64_t now_ms)
@@ -329,6 +338,9 @@ static void channel_destroy(struct channel *c)
         s->menu_channel = NULL;
         choose_done(s);
     }
+    door_free(c);
+    if (s->asking_channel == c)
+        s->asking_channel = NULL;
     if (c->is_holding)
         relay_hold(s->relay, -1);
     record_close(c);

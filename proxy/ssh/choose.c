@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sallyport/clock.h>
 #include <sallyport/text.h>
 
 #include "proxy/ssh/menu.h"
@@ -17,7 +18,7 @@ static void draw(struct channel *c)
     struct buffer out;
 
     buffer_init(&out, 64 * 1024);
-    menu_draw(c->session->menu, &out);
+    menu_draw(c->session->menu, clock_wall_us(), &out);
     if (!out.failed)
         (void)pump_show(c, out.data, out.len, false);
     buffer_finish(&out);
@@ -57,12 +58,18 @@ void choose_request(struct channel *c, bool starts)
 {
     struct session *s = c->session;
 
+    if (ask_request(c, starts))
+        return;
     if (c == s->menu_channel && s->menu) {
         menu_resize(s->menu, c->cols, c->rows);
         draw(c);
     } else if (starts && c->has_pty && c->kind == CHANNEL_SHELL && s->phase == PHASE_CHOOSING &&
                !s->menu_channel) {
         begin_menu(c);
+    } else if (!starts && c->door) {
+        door_resize(c);
+    } else if (starts && c->kind == CHANNEL_EXEC && s->phase == PHASE_CHOOSING && door_begin(c)) {
+        return;
     } else if (starts) {
         help(c);
     }
@@ -105,6 +112,9 @@ static void press(struct channel *c, uint8_t key)
     switch (menu_key(s->menu, key)) {
     case MENU_DRAW:
         draw(c);
+        break;
+    case MENU_ECHO:
+        (void)pump_show(c, s->menu->echo, strlen(s->menu->echo), false);
         break;
     case MENU_CHOSEN:
         choose(c);
@@ -157,6 +167,28 @@ void choose_failed(struct session *s, const char *text)
     s->phase = PHASE_CHOOSING;
     menu_set_message(s->menu, text);
     draw(s->menu_channel);
+    session_want_turn(s);
+}
+
+bool choose_again(struct session *s, const char *text)
+{
+    if (!s->menu || !s->menu_channel || s->phase != PHASE_TARGET ||
+        s->menu_channel->user.got_close || !relay_back(s->relay, END_TARGET_UNREACHABLE, text))
+        return false;
+    s->phase = PHASE_BACK;
+    menu_set_message(s->menu, text);
+    return true;
+}
+
+void choose_given_back(struct session *s)
+{
+    if (s->phase != PHASE_BACK)
+        return;
+    channel_detach(s, &s->target);
+    target_close(s);
+    s->phase = PHASE_CHOOSING;
+    if (s->menu && s->menu_channel)
+        draw(s->menu_channel);
     session_want_turn(s);
 }
 

@@ -15,9 +15,11 @@
 #include <time.h>
 
 #define IO_BUFFER 262144u
-#define IO_SLOTS  4
+#define IO_SLOTS  8 /* the user, the target and the servers on the way */
 
-static struct io slots[IO_SLOTS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
+static struct io slots[IO_SLOTS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1},
+                                    {.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
+static struct io_diversion diversion = {.fd = -1};
 
 static struct io *find(int fd)
 {
@@ -45,6 +47,11 @@ void io_detach(struct io *io)
         return;
     free(io->data);
     *io = (struct io){.fd = -1};
+}
+
+void io_divert(const struct io_diversion *to)
+{
+    diversion = to ? *to : (struct io_diversion){.fd = -1};
 }
 
 void io_readable(struct io *io)
@@ -148,6 +155,8 @@ ssize_t recv(int fd, void *dst, size_t len, int flags)
     struct io *io = find(fd);
     size_t n;
 
+    if (!io && fd >= 0 && fd == diversion.fd)
+        return diversion.read(diversion.arg, dst, len);
     if (!io)
         return recvfrom(fd, dst, len, flags, NULL, NULL);
     if (!fill(io)) {
@@ -174,6 +183,8 @@ ssize_t send(int fd, const void *data, size_t len, int flags)
     struct io *io = find(fd);
     ssize_t n;
 
+    if (!io && fd >= 0 && fd == diversion.fd)
+        return diversion.write(diversion.arg, data, len);
     if (!io)
         return sendto(fd, data, len, flags, NULL, 0);
     if (io->is_corked)

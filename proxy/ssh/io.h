@@ -10,7 +10,9 @@
 #define SSH_IO_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct io {
     int fd;        /* -1: the slot is free */
@@ -25,7 +27,7 @@ struct io {
     uint64_t received; /* raw bytes */
 };
 
-/* NULL when both slots are taken. The descriptor is borrowed. */
+/* NULL when all slots are taken. The descriptor is borrowed. */
 struct io *io_attach(int fd);
 /* Also right after libssh closed the descriptor. NULL is fine. */
 void io_detach(struct io *io);
@@ -35,6 +37,16 @@ void io_readable(struct io *io);
 void io_writable(struct io *io);
 /* While corked nothing is written and libssh sees a socket that is not ready. */
 void io_cork(struct io *io, bool is_corked);
+
+/* One descriptor whose bytes come from and go to somebody else, as if it were a socket: read may
+ * take its time, write returns less than 0 and sets errno. Copied; NULL ends it. */
+struct io_diversion {
+    int fd;
+    ssize_t (*read)(void *arg, void *dst, size_t len);
+    ssize_t (*write)(void *arg, const void *data, size_t len);
+    void *arg;
+};
+void io_divert(const struct io_diversion *to);
 
 bool io_has_input(const struct io *io); /* bytes or an end are buffered, without a system call */
 void io_rest(struct io *io);            /* give an empty buffer back */

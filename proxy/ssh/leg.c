@@ -179,7 +179,7 @@ void leg_drive(struct leg *leg)
 {
     int rc = SSH_OK;
 
-    if (!leg_is_alive(leg))
+    if (!leg_is_alive(leg) || leg->is_lent)
         return;
     leg->io->may_read = true;
     for (int i = 0; i < DRIVE_STEPS && rc == SSH_OK && leg->poll; i++)
@@ -201,9 +201,24 @@ static void flush(struct leg *leg)
     check_alive(leg);
 }
 
+void leg_lend(struct leg *leg, bool is_lent)
+{
+    if (leg->is_lent == is_lent)
+        return;
+    leg->is_lent = is_lent;
+    if (!leg_is_alive(leg))
+        return;
+    if (is_lent) { /* what comes waits in the socket, without waking anybody */
+        (void)event_del(leg->readable);
+        return;
+    }
+    (void)event_add(leg->readable, NULL);
+    event_active(leg->readable, EV_READ, 0);
+}
+
 void leg_settle(struct leg *leg)
 {
-    if (!leg_is_alive(leg))
+    if (!leg_is_alive(leg) || leg->is_lent)
         return;
     check_alive(leg);
     if (leg_is_alive(leg) && leg->io)
@@ -237,7 +252,7 @@ uint32_t leg_room(const struct leg *leg)
 
 bool leg_keepalive(struct leg *leg, uint32_t count)
 {
-    if (leg->state != LEG_UP)
+    if (leg->state != LEG_UP || leg->is_lent)
         return true;
     if (leg->io->received != leg->seen_bytes) {
         leg->seen_bytes = leg->io->received;

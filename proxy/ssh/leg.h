@@ -48,6 +48,7 @@ struct leg {
     uint64_t seen_bytes; /* io->received at the last keep-alive */
     uint32_t unanswered; /* keep-alives in a row without a byte from the peer */
     bool is_probing;
+    bool is_lent;
     uint64_t asked_bytes; /* io->received at leg_ask() */
     char error[200];      /* libssh's words, for the log and for sentences */
     void (*wake)(void *arg);
@@ -69,6 +70,9 @@ void leg_drive(struct leg *leg);
 void leg_cork(struct leg *leg);
 /* After anything was written: send what the socket takes, and arm events. */
 void leg_settle(struct leg *leg);
+
+/* While it is lent nobody else drives, settles or asks it: a call of libssh's is in the middle. */
+void leg_lend(struct leg *leg, bool is_lent);
 
 bool leg_is_alive(const struct leg *leg); /* handshake or up */
 bool leg_has_unsent(const struct leg *leg);

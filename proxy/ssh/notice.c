@@ -105,7 +105,7 @@ void notice_final(struct session *s, const char *text)
     TAILQ_FOREACH (c, &s->channels, link) {
         struct buffer out;
 
-        if (!is_screen(c) && c != s->menu_channel)
+        if (!is_screen(c) && c != s->menu_channel && !(c == s->asking_channel && c->has_pty))
             continue;
         buffer_init(&out, NOTICE_MAX);
         terminal_final_notice(&c->terminal, text, &out);

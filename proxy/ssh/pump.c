@@ -119,6 +119,16 @@ static void on_signal(ssh_session ssh, ssh_channel ch, const char *name, void *a
         request_add_signal(h->channel, name);
 }
 
+static void on_agent_request(ssh_session ssh, ssh_channel ch, void *arg)
+{
+    struct half *h = arg;
+
+    (void)ssh;
+    (void)ch;
+    if (h == &h->channel->user)
+        h->channel->session->has_agent = true;
+}
+
 static void on_exit_status(ssh_session ssh, ssh_channel ch, int status, void *arg)
 {
     struct half *h = arg;
@@ -156,6 +166,7 @@ void pump_attach(struct half *h)
         .channel_eof_function = on_eof,
         .channel_close_function = on_close,
         .channel_signal_function = on_signal,
+        .channel_auth_agent_req_function = on_agent_request,
         .channel_exit_status_function = on_exit_status,
         .channel_exit_signal_function = on_exit_signal,
     };
@@ -173,7 +184,7 @@ bool pump_is_empty(const struct half *h)
 /* Fetch what libssh kept; its callback is not called again for it. All of it at once: every read
  * opens the window anew, however much libssh still holds, so that reading in portions would let the
  * peer send faster than we pass on. So a stream holds at most two windows. */
-static void refill(struct half *h, int stream)
+void pump_refill(struct half *h, int stream)
 {
     struct spool *s = &h->in[stream];
     uint32_t n = h->held[stream];
@@ -258,7 +269,7 @@ static bool move(struct half *from, struct half *to, int stream)
     bool is_input = from == &from->channel->user;
     uint32_t n, len;
 
-    refill(from, stream);
+    pump_refill(from, stream);
     if (s->len == 0)
         return false;
     if (!can_write(to)) {
@@ -289,7 +300,7 @@ static void discard(struct half *h)
 /* Extended data from a client means nothing. */
 static void discard_stderr(struct half *user)
 {
-    refill(user, 1);
+    pump_refill(user, 1);
     spool_drop(&user->in[1], user->in[1].len);
 }
 

@@ -8,6 +8,7 @@
 
 #include <event2/event.h>
 #include <malloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,6 +134,7 @@ static void relax(struct session *s)
     s->relaxed_bytes = received;
     TAILQ_FOREACH (c, &s->channels, link)
         pump_relax(c);
+    jump_relax(s);
     malloc_trim(0);
 }
 
@@ -186,6 +188,7 @@ static void begin_ending(struct session *s, int64_t now_ms)
     struct channel *c;
 
     e->has_begun = true;
+    target_stop(s);
     if (e->flush_by_ms == 0)
         e->flush_by_ms = now_ms + FLUSH_MS;
     if (e->sentence[0] != '\0')
@@ -205,6 +208,8 @@ static bool has_shown(struct session *s, int64_t now_ms)
 
     if (now_ms >= e->flush_by_ms)
         return true;
+    if (jump_any_open(s) && s->user.state == LEG_UP) /* they have last words of their own */
+        return false;
     if (leg_has_unsent(&s->user))
         return false;
     if (TAILQ_EMPTY(&s->channels)) /* nothing to show; before the login a question is an error */
@@ -224,10 +229,11 @@ static void say_bye(struct session *s, int64_t now_ms)
 
     e->has_said = true;
     e->close_by_ms = now_ms + LINGER_MS;
+    jump_detach(s);
     channel_detach(s, &s->user);
     channel_detach(s, &s->target);
     leg_disconnect(&s->user, e->sentence[0] ? e->sentence : "Bye");
-    leg_disconnect(&s->target, "session ended");
+    target_disconnect(s);
 }
 
 static void step_ending(struct session *s, int64_t now_ms)
@@ -256,7 +262,9 @@ static void user_is_gone(struct session *s)
     const char *user = s->login.login.user[0] ? s->login.login.user : "client";
     char text[SESSION_TEXT_MAX];
 
-    if (s->user.end == LEG_END_BYE || !(s->phase == PHASE_RELAYING && channel_any_open(s))) {
+    bool is_used = (s->phase == PHASE_RELAYING && channel_any_open(s)) || jump_any_open(s);
+
+    if (s->user.end == LEG_END_BYE || !is_used) {
         if (s->user.end == LEG_END_ERROR) {
             text_escape(text, sizeof(text), s->user.error, strlen(s->user.error));
             session_end(s, END_NETWORK_LOST, "client", text, "");
@@ -281,10 +289,19 @@ static bool is_drained(const struct session *s)
 
 static void target_is_gone(struct session *s, int64_t now_ms)
 {
+    char sentence[SENTENCE_MAX];
+
     if (s->drain_by_ms == 0)
         s->drain_by_ms = now_ms + DRAIN_MS;
     if (!is_drained(s) && now_ms < s->drain_by_ms) {
         session_want_timer(s, s->drain_by_ms);
+        return;
+    }
+    if (target_lost_way(s)) {
+        snprintf(sentence, sizeof(sentence),
+                 "You have been disconnected: %s, on the way to the target, closed the connection",
+                 target_lost_way(s));
+        session_end(s, END_TARGET_CLOSED, "target", strchr(sentence, ':') + 2, sentence);
         return;
     }
     session_end(s, END_TARGET_CLOSED, "target", "the target closed the connection",
@@ -294,6 +311,8 @@ static void target_is_gone(struct session *s, int64_t now_ms)
 static void check_ends(struct session *s, int64_t now_ms)
 {
     if (s->phase >= PHASE_ENDING)
+        return;
+    if (s->user.state == LEG_DEAD && inner_waits(s, now_ms))
         return;
     if (s->user.state == LEG_DEAD)
         user_is_gone(s);
@@ -330,7 +349,7 @@ static void drive_user(struct session *s)
 
     leg_drive(&s->user);
     look_at_client(s);
-    if (before == LEG_HANDSHAKE && s->user.state == LEG_UP)
+    if (before == LEG_HANDSHAKE && s->user.state == LEG_UP && !s->is_inner)
         relay_set_device(s->relay, blob_software(ssh_get_clientbanner(s->user.ssh)));
 }
 
@@ -344,7 +363,7 @@ static void take_turn(struct session *s)
     leg_cork(&s->user);
     leg_cork(&s->target);
     drive_user(s);
-    leg_drive(&s->target);
+    target_drive(s);
     user_step(s, now_ms);
     take_messages(s);
     target_step(s, now_ms);
@@ -401,6 +420,7 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
         return NULL;
     s->relay = r;
     s->limits = *limits;
+    inner_begin(s);
     s->target.state = LEG_CLOSED;
     s->user.state = LEG_CLOSED;
     TAILQ_INIT(&s->channels);
@@ -448,15 +468,45 @@ static void session_host_key_result(void *self, bool is_ok, const char *text)
     target_pinned(self, is_ok, text);
 }
 
+static void session_hop(void *self, const struct link_hop *hop, const int fds[2])
+{
+    target_hop(self, hop, fds);
+}
+
 static void session_recording(void *self, const struct link_recording *answer, int fd)
 {
     record_answer(self, answer, fd);
+}
+
+static void session_jumped(void *self, const struct link_jump_result *result, int fd)
+{
+    jump_result(self, result, fd);
 }
 
 static void session_notice(void *self, enum link_notice kind, const char *text)
 {
     (void)kind;
     notice_add(self, text);
+}
+
+static void session_door_result(void *self, const struct link_door_result *result, const int fds[3])
+{
+    door_result(self, result, fds);
+}
+
+static void session_door_exit(void *self, const struct link_door_exit *end)
+{
+    door_exit(self, end);
+}
+
+static void session_broker_lost(void *self)
+{
+    door_broker_lost(self);
+}
+
+static void session_back(void *self)
+{
+    choose_given_back(self);
 }
 
 static void session_end_asked(void *self, const char *sentence, uint32_t deadline_ms)
@@ -483,6 +533,7 @@ const struct relay_protocol ssh_protocol = {
     .name = "ssh",
     .start = session_start,
     .auth_result = session_auth_result,
+    .hop = session_hop,
     .routed = session_routed,
     .targets = session_targets,
     .host_key_result = session_host_key_result,

@@ -46,6 +46,7 @@ enum phase {
     PHASE_CHOOSING, /* no target yet: menu, or one line of help */
     PHASE_ROUTING,  /* the broker resolves and connects */
     PHASE_TARGET,   /* key exchange and login at the target */
+    PHASE_BACK,     /* the login failed, the session is being given back: the menu again */
     PHASE_RELAYING,
     PHASE_ENDING, /* notices and disconnect are on their way */
     PHASE_OVER    /* relay_finish() was called */
@@ -156,25 +157,6 @@ struct user_login {
     struct secret *password;  /* owned: for passthrough; wiped when the target is logged in to */
 };
 
-enum target_step {
-    TARGET_KEX,
-    TARGET_PINNING, /* accept-new: the broker pins the key */
-    TARGET_NONE,    /* the "none" method, which lists the others */
-    TARGET_METHOD,
-    TARGET_PROMPT /* keyboard-interactive with one question, as a password */
-};
-
-struct target_login {
-    struct link_route_result route; /* its secret is wiped after use */
-    enum target_step step;
-    ssh_key key;
-    struct secret password;
-    bool has_prompted;
-    int pin_answer; /* 0 none yet, 1 yes, -1 no */
-    char pin_text[SESSION_TEXT_MAX];
-    int64_t deadline_ms;
-};
-
 struct ending {
     enum end_reason reason;
     char author[NAME_MAX_LEN + 16];
@@ -195,10 +177,20 @@ struct session {
     enum phase phase;
     struct leg user, target;
     struct user_login login;
-    struct target_login *out; /* owned, while the target is logged in to */
+    struct way *way;           /* owned: servers to log in to, and those in front of the target */
+    struct agent_login *agent; /* owned, while the user's agent logs in */
+    struct asking *asking;     /* owned, while the user is asked for a server */
+    bool wants_user;           /* a login needs a channel of the user's before the target is up */
+    bool has_agent;            /* the client offers one */
+    bool asking_has_started;   /* a shell or a command was asked for on: */
+    struct channel *asking_channel; /* not owned; accepted before the target was up */
     char account[ACCOUNT_MAX_LEN + 1], target_name[NAME_MAX_LEN + 1];
     struct channel_list channels;
     uint32_t last_number;
+    struct jumps *jumps; /* owned; NULL until one is asked for */
+    bool is_inner;       /* came through a jump */
+    int64_t
+        outer_word_by_ms; /* how long the broker may take to say what became of that; 0 not yet */
     struct menu *menu;
     struct channel *menu_channel; /* not owned */
     struct ending ending;
@@ -228,10 +220,28 @@ void user_step(struct session *s, int64_t now_ms);
 void user_finish(struct session *s);
 
 /* ---- target.c: we log in at the target ---- */
+void target_hop(struct session *s, const struct link_hop *hop, const int fds[2]);
 void target_routed(struct session *s, const struct link_route_result *route, int fd);
 void target_pinned(struct session *s, bool is_ok, const char *text);
+void target_drive(struct session *s);  /* the legs of the target's side, before a turn's steps */
+void target_settle(struct session *s); /* and after them */
 void target_step(struct session *s, int64_t now_ms);
-void target_finish(struct session *s);
+/* The server on the way whose connection is gone, or NULL. */
+const char *target_lost_way(const struct session *s);
+void target_stop(struct session *s); /* no login goes on */
+void target_disconnect(struct session *s);
+void target_close(struct session *s); /* as if there had been no target */
+
+/* ---- agent.c: the user's agent logs in ---- */
+int agent_login(struct session *s, struct hop *h); /* see struct hop_ops */
+void agent_stop(struct session *s);
+
+/* ---- ask.c: the user answers what a server asks ---- */
+int ask_questions(struct session *s, struct hop *h); /* see struct hop_ops */
+void ask_step(struct session *s);
+/* A request came on a channel without a target: true when it is the one for questions. */
+bool ask_request(struct channel *c, bool starts);
+void ask_stop(struct session *s);
 
 /* ---- channel.c: pairs of channels ---- */
 void channel_open_message(struct session *s, ssh_message message);
@@ -297,6 +307,31 @@ void notice_step(struct channel *c, int64_t now_ms);
 void notice_final(struct session *s, const char *text);
 void notice_user_key(struct channel *c, int64_t now_ms);
 
+/* ---- jump.c: what leads from a connection without a target to targets ---- */
+void jump_open_message(struct session *s, ssh_message message);
+void jump_result(struct session *s, const struct link_jump_result *result, int fd);
+void jump_step(struct session *s, int64_t now_ms);
+bool jump_any_open(const struct session *s);
+void jump_relax(struct session *s);  /* give empty memory back */
+void jump_detach(struct session *s); /* before libssh frees the channels */
+void jump_free_all(struct session *s);
+
+/* ---- inner.c: what came through a jump ---- */
+void inner_begin(struct session *s); /* once the limits are known */
+void inner_auth(struct session *s, ssh_message message);
+/* The client is gone, and why may still be told: false when that is not waited for (any more). */
+bool inner_waits(struct session *s, int64_t now_ms);
+
+/* ---- door.c: commands of the user's own, without a target ---- */
+/* Ask for the command of a channel. False: there are none here. */
+bool door_begin(struct channel *c);
+void door_result(struct session *s, const struct link_door_result *result, const int fds[3]);
+void door_exit(struct session *s, const struct link_door_exit *end);
+void door_broker_lost(struct session *s);
+void door_resize(struct channel *c);
+void door_step(struct channel *c);
+void door_free(struct channel *c);
+
 /* ---- choose.c: no target in the login name ---- */
 /* A request came on a channel without a target: something starts, or the window changed. */
 void choose_request(struct channel *c, bool starts);
@@ -304,6 +339,9 @@ void choose_input(struct channel *c);
 void choose_targets(struct session *s, const struct link_target_row *rows, size_t count,
                     size_t total);
 void choose_failed(struct session *s, const char *text);
+/* The login at a target that was chosen from the menu failed: back to it. False: there is none. */
+bool choose_again(struct session *s, const char *text);
+void choose_given_back(struct session *s);
 void choose_done(struct session *s);
 
 #endif

@@ -99,7 +99,7 @@ static void obey(struct fake *f, char letter)
         relay_targets(f->relay, 0);
         break;
     case 'h':
-        relay_pin_host_key(f->relay, "ssh-ed25519", "blob", 4);
+        relay_pin_host_key(f->relay, 0, "ssh-ed25519", "blob", 4);
         break;
     case 'o':
     case 'O':
