@@ -17,3 +17,6 @@ endforeach()
 # What tests preload into a proxy, and a client of its own.
 add_library(wallclock MODULE ${CMAKE_CURRENT_LIST_DIR}/e2e/wallclock.c)
 set_target_properties(wallclock PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+add_executable(libssh-client ${CMAKE_CURRENT_LIST_DIR}/e2e/libssh_client.c)
+target_link_libraries(libssh-client PRIVATE PkgConfig::LIBSSH)
+set_target_properties(libssh-client PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
