@@ -11,9 +11,12 @@
 
 /* offsets in CS_CORE, its head included */
 #define CORE_MIN         132 /* up to postBeta2ColorDepth: what every client has sent since 1999 */
+#define CORE_AT_DEPTH    140
 #define CORE_AT_EARLY    144
 #define CORE_AT_SELECTED 212
 #define CORE_AT_CLUSTER  4
+
+#define COLOR_8BPP 0xca01
 
 #define CLUSTER_REDIRECTION_SUPPORTED 0x00000001u
 #define SC_VERSION                    0x00080004u /* RDP 5 to 8.1 */
@@ -79,6 +82,10 @@ static bool parse_core(const struct block *b, struct gcc_client *out)
         return false;
     if (!utf16_to_utf8(name, out->name, sizeof(out->name)))
         out->name[0] = '\0';
+    /* 2.2.1.3.2: three fields one over the other; the newest that is there says it in bits */
+    out->bpp = out->bpp == COLOR_8BPP ? 8 : 16;
+    if (b->len >= CORE_AT_DEPTH + 2)
+        out->bpp = (uint16_t)(b->data[CORE_AT_DEPTH] | b->data[CORE_AT_DEPTH + 1] << 8);
     if (b->len >= CORE_AT_EARLY + 2)
         out->early_flags = (uint16_t)(b->data[CORE_AT_EARLY] | b->data[CORE_AT_EARLY + 1] << 8);
     return true;

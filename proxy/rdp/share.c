@@ -59,6 +59,7 @@ enum parse share_next(struct cursor *data, struct share_pdu *out)
     if (!cursor_skip(&pdu, 2) || !cursor_le16(&pdu, &type) || !cursor_le16(&pdu, &out->source))
         return PARSE_BAD;
     out->type = (enum share_type)(type & 0xf);
+    out->version = (uint8_t)(type >> 4);
     out->len = len;
     out->body = pdu;
     if (out->type == SHARE_DATA && !take_data_head(out))

@@ -259,24 +259,29 @@ static enum verdict look_at_share_of_target(struct rdp_session *s, const struct 
     return PASS;
 }
 
-/* Until Demand Active: licensing, which has a security header, whose second half is 0 where a share
- * control header has its type. */
-static bool is_secured(struct cursor c, uint16_t *flags)
+/* Until Demand Active there is licensing, with a security header whose second half may be anything,
+ * where a share control header has its type: only what is one in every respect is taken for one. */
+static bool is_share(struct cursor c)
 {
-    uint16_t high;
+    size_t len = cursor_left(&c);
+    struct share_pdu share;
 
-    return cursor_le16(&c, flags) && cursor_le16(&c, &high) && high == 0;
+    return share_next(&c, &share) == PARSE_OK && share.len == len && share.version == 1 &&
+           (share.type == SHARE_DEMAND_ACTIVE || share.type == SHARE_REDIRECTION);
 }
 
 static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs_pdu *pdu)
 {
-    struct cursor c = pdu->data;
+    struct cursor c = pdu->data, head = c;
     struct share_pdu share;
     enum verdict v = PASS;
     uint16_t flags;
 
-    if (is_secured(c, &flags))
-        return flags & SEC_REDIRECTION_PKT ? redirected(s) : PASS;
+    if (!s->desktop.has_demand && !is_share(c)) {
+        if (!cursor_le16(&head, &flags))
+            return DROP;
+        return flags & SEC_LICENSE_PKT ? PASS : flags & SEC_REDIRECTION_PKT ? redirected(s) : DROP;
+    }
     while (v == PASS && cursor_left(&c) > 1) {
         if (share_next(&c, &share) != PARSE_OK)
             return end_for_nonsense(s, true);
@@ -289,6 +294,7 @@ static enum verdict look_at_data_of_target(struct rdp_session *s, const struct m
                                            uint8_t *at)
 {
     uint16_t channel = to_user(s, pdu->channel), flags;
+    struct cursor head = pdu->data;
     enum verdict v = PASS;
 
     if (channel == 0)
@@ -296,7 +302,7 @@ static enum verdict look_at_data_of_target(struct rdp_session *s, const struct m
     if (channel == s->u.ids.io_channel)
         v = look_at_io_of_target(s, pdu);
     else if (is_message_channel(s, channel))
-        v = is_secured(pdu->data, &flags) && flags & SEC_TRANSPORT_REQ ? DROP : PASS;
+        v = cursor_le16(&head, &flags) && flags & SEC_TRANSPORT_REQ ? DROP : PASS;
     else if (is_named(s, channel, "drdynvc"))
         dvc_server_scan(pdu->data, &s->desktop.dvc);
     put_be16(at + MCS_AT_CHANNEL, channel);

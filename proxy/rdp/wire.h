@@ -264,6 +264,7 @@ enum share_data_type {
 
 struct share_pdu {
     enum share_type type;
+    uint8_t version; /* of the protocol: 1 */
     uint16_t source;
     uint32_t share_id;  /* of DATA only; the capability PDUs have parsers of their own */
     uint8_t data_type;  /* of DATA */
