@@ -44,6 +44,18 @@ static void put_command(struct activity *a, json_t *row)
     json_array_append_new(a->commands, row);
 }
 
+/* Forwarded connections are channels too, and events only. The fields stand in this order. */
+static bool is_command(const struct store_event *e)
+{
+    static const char *const kinds[] = {"shell", "exec", "transfer", "subsystem"};
+    const char *kind = strstr(e->detail, ",\"kind\":\"");
+
+    for (size_t i = 0; kind && i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (strncmp(kind + 9, kinds[i], strlen(kinds[i])) == 0 && kind[9 + strlen(kinds[i])] == '"')
+            return true;
+    return false;
+}
+
 static void add_command(struct activity *a, const struct store_event *e, bool is_end)
 {
     json_t *row = json_loads(e->detail, 0, NULL);
@@ -83,7 +95,7 @@ static bool look(const struct store_event *e, void *arg)
             a->skip_files--;
         else
             add_file(a, e);
-    } else if ((is_open || is_close) && e->detail[0]) {
+    } else if ((is_open || is_close) && is_command(e)) {
         if (a->is_counting)
             a->command_count += is_open;
         else if (is_open && a->skip_commands > 0)

@@ -37,6 +37,7 @@ static void request_free(struct request *r)
     if (r->free_state)
         r->free_state(r->rows_state);
     control_parsed_finish(&r->parsed);
+    control_passing_finish(r);
     free(r);
 }
 
@@ -229,6 +230,8 @@ static bool advance(struct control_client *client)
 {
     struct request *r = client->current;
 
+    if (r->passing && control_client_queued(client) == 0) /* else the write callback comes back */
+        control_passing_send(r, bufferevent_getfd(client->bev));
     for (int i = 0; r->state == REQUEST_STREAMING; i++) {
         if (client->is_closing || control_client_queued(client) > CONTROL_OUTPUT_PAUSE)
             return false; /* the write callback comes back */
@@ -292,7 +295,7 @@ static void carry_out(struct control_client *client, const char *line, size_t le
         return;
     }
     r->parsed.command->run(r);
-    assert(r->state != REQUEST_WAITING || r->is_pending);
+    assert(r->state != REQUEST_WAITING || r->is_pending || r->passing);
 }
 
 /* ---- lines ---- */

@@ -143,6 +143,13 @@ static const struct argument args_session_message[] = {
     END,
 };
 
+static const struct argument args_session_watch[] = {
+    NEED("id", ARG_ID, "the session's id"),
+    ARG_RANGE("channel", ARG_NUMBER, 1, UINT32_MAX, "its channel; default: the newest terminal"),
+    ARG("descriptor", ARG_BOOL, "the client takes a descriptor beside the reply"),
+    END,
+};
+
 static const struct argument args_session_show[] = {
     NEED("id", ARG_ID, "the session's id"),
     END,
@@ -264,10 +271,14 @@ static const struct command commands[] = {
     ROW("self targets", ACCESS_SELF, self_targets, args_none, "List what you may reach."),
     ROW("session end", ACCESS_SELF, session_end, args_session_end, "End sessions with a notice."),
     ROW("session ls", ACCESS_SELF, session_ls, args_session_ls, "List sessions."),
+    ROW("session join", ACCESS_ADMIN, session_join, args_session_watch,
+        "Watch a terminal of a live session, and type in it."),
     ROW("session message", ACCESS_ADMIN, session_message, args_session_message,
         "Show a text in sessions."),
     ROW("session show", ACCESS_SELF, session_show, args_session_show, "Show one session."),
     ROW("session stats", ACCESS_SELF, session_stats, args_none, "Count sessions."),
+    ROW("session watch", ACCESS_AUDIT, session_watch, args_session_watch,
+        "Watch a terminal of a live session."),
     ROW("shutdown", ACCESS_ADMIN, shutdown, args_shutdown, "End all sessions, then stop."),
     ROW("status", ACCESS_AUDIT, status, args_none, "The daemon's state."),
     ROW("store rotate-key", ACCESS_ADMIN, store_rotate_key, args_none,

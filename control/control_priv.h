@@ -130,7 +130,21 @@ struct request {
     rows_fn fill;
     void *rows_state; /* owned through free_state */
     void (*free_state)(void *state);
+    struct passing *passing; /* owned: a reply with descriptors that waits to be alone */
 };
+
+#define PASSING_FDS_MAX 2
+
+struct passing {
+    char *line;
+    size_t len;
+    int fds[PASSING_FDS_MAX];
+    size_t count;
+};
+
+/* cmd_watch.c: send it, now that nothing is before it; free it unsent. */
+void control_passing_send(struct request *r, int sock);
+void control_passing_finish(struct request *r);
 
 /* A handler calls exactly one of these, or sets is_pending and sees to it that one is called
  * later. JSON arguments are taken over; NULL stands for "no memory". */
@@ -337,9 +351,11 @@ MUST_CHECK int control_check_vias(struct control *c, json_t *changes, struct fai
     X(self_targets)         \
     X(session_end)          \
     X(session_ls)           \
+    X(session_join)         \
     X(session_message)      \
     X(session_show)         \
     X(session_stats)        \
+    X(session_watch)        \
     X(shutdown)             \
     X(status)               \
     X(store_rotate_key)     \

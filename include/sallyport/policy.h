@@ -75,7 +75,9 @@ enum policy_channel {
       "shell exec sftp forward remote-forward agent x11", 0, 255,                                \
       "What a session may be used for: shell; exec, commands, which scp -O, rsync and git are "  \
       "too; sftp; forward (-L, -D, -W); remote-forward (-R); agent (-A); x11 (-X); streamlocal " \
-      "(forwarded sockets, which this version cannot do). Or none, or all.")
+      "(forwarded sockets, which this version cannot do). Or none, or all.")                     \
+    X(watch_notice, "watch_notice", "recording", POLICY_BOOL, NULL, "yes", 0, 1,                 \
+      "Tell users on their screen when somebody watches their session, or joins it.")
 
 /* Keys whose value is a text; they follow the others in every list. */
 #define POLICY_TEXTS(X)                                                                          \

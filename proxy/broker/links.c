@@ -429,6 +429,7 @@ static const struct handler {
     {LINK_RESUMED, STATE_SESSION | STATE_DIALING, link_on_resumed},
     {LINK_EVENT, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_event},
     {LINK_FILES, STATE_SESSION, link_on_files},
+    {LINK_WATCH_CLOSED, STATE_SESSION, link_on_watch_closed},
     {LINK_DOOR, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_door},
     {LINK_BACK, STATE_SESSION, link_on_back},
     {LINK_CLOSED, STATE_LOGIN | STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_closed},

@@ -149,6 +149,8 @@ void link_on_channel(struct relay_link *l, struct link_message *m, int *fds)
     (void)fds;
     count_channel(l, c->kind, c->change);
     link_note_channel(l, c, channel_kinds[c->kind].event);
+    if (c->has_pty)
+        link_note_terminal(l, c->channel, c->change == LINK_CHANNEL_OPENED);
     if (c->change == LINK_CHANNEL_CLOSED) /* its last frame came before */
         recordings_close_channel(l->links->broker->recordings, l->session_id, c->channel);
     tell_channels(l);

@@ -399,6 +399,22 @@ void recordings_failed(struct recordings *r, uint64_t session_id, uint32_t chann
     rec->is_unsaved = true;
 }
 
+int recordings_read(const struct recordings *r, uint64_t session_id, uint32_t *channel)
+{
+    const struct recorded *rec, *found = NULL;
+
+    TAILQ_FOREACH (rec, &r->live, entry) {
+        if (rec->row.session_id != session_id || (*channel && rec->row.channel != *channel))
+            continue;
+        if (!found || rec->row.channel > found->row.channel)
+            found = rec;
+    }
+    if (!found || r->dir_fd < 0)
+        return -1;
+    *channel = found->row.channel;
+    return openat(r->dir_fd, found->row.path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+}
+
 uint32_t recordings_count(const struct recordings *r, uint64_t session_id)
 {
     const struct recorded *rec;

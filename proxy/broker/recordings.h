@@ -43,6 +43,9 @@ void recordings_adopt(struct recordings *r, uint64_t session_id);
 void recordings_frame(struct recordings *r, uint64_t session_id, uint32_t channel, uint64_t frames,
                       uint64_t file_len, const uint8_t chain[32]);
 void recordings_failed(struct recordings *r, uint64_t session_id, uint32_t channel);
+/* A descriptor to read what is being recorded of a session, -1 when there is nothing or it cannot
+ * be opened. *channel 0: the newest that is open, which is then said there. */
+int recordings_read(const struct recordings *r, uint64_t session_id, uint32_t *channel);
 /* How many of a session are open here. */
 uint32_t recordings_count(const struct recordings *r, uint64_t session_id);
 /* The channel is over: last sync, row closed, descriptor given back. */
