@@ -10,6 +10,7 @@
 #include "control/cli/output.h"
 #include "control/cli/prompt.h"
 #include "control/cli/simple.h"
+#include "control/cli/target_key.h"
 
 /* The secret for the target: a password from stdin or a key from a file. */
 static int put_secret(const struct cli *cli, json_t *args)
@@ -49,6 +50,33 @@ static int put_secret(const struct cli *cli, json_t *args)
     return rc;
 }
 
+/* The certificate of the key, as ssh-keygen -s writes it beside it. */
+static int put_certificate(const struct cli *cli, json_t *args)
+{
+    const char *path = cli_value(cli, "cert-file");
+    struct buffer line;
+    json_t *text = NULL;
+    int rc;
+
+    if (!path)
+        return 0;
+    buffer_init(&line, 16384);
+    rc = prompt_read_file(path, &line);
+    if (rc == 0) {
+        while (line.len && strchr(" \t\r\n", (char)line.data[line.len - 1]))
+            line.len--;
+        if (!line.len || memchr(line.data, '\n', line.len) ||
+            !(text = json_stringn((const char *)line.data, line.len))) {
+            cli_error("%s is no certificate (one line, as ssh-keygen writes it)", path);
+            rc = ERR_INVALID;
+        }
+    }
+    buffer_finish(&line);
+    if (text)
+        json_object_set_new(args, "certificate", text);
+    return rc;
+}
+
 /* A line of ssh-keyscan or known_hosts has the host in front of the type. */
 static const char *skip_host(const char *line)
 {
@@ -73,8 +101,9 @@ static bool excludes(const struct cli *cli, const char *a, const char *b)
 /* What `add` and `set` have in common. Returns an exit code; args is borrowed. */
 static int target_args(const struct cli *cli, json_t *args)
 {
-    static const char *const plain[] = {"address", "account", "auth", "accept-new"};
+    static const char *const plain[] = {"address", "account", "auth", "accept-new", "via"};
     const char *host_key = cli_value(cli, "host-key");
+    bool is_word = host_key && (strcmp(host_key, "fetch") == 0 || strcmp(host_key, "none") == 0);
     json_t *policy;
 
     if (excludes(cli, "secret-stdin", "key-file") || excludes(cli, "no-secret", "key-file") ||
@@ -84,7 +113,9 @@ static int target_args(const struct cli *cli, json_t *args)
         cli_put_option(cli, args, plain[i]);
     if (cli_has(cli, "no-accept-new"))
         json_object_set_new(args, "accept_new", json_false());
-    if (host_key)
+    if (host_key && strcmp(host_key, "none") == 0)
+        json_object_set_new(args, "host_key", json_string(""));
+    else if (host_key && !is_word)
         json_object_set_new(args, "host_key", json_string(skip_host(host_key)));
     policy = cli_policy_args(cli, 1);
     if (!policy)
@@ -92,12 +123,54 @@ static int target_args(const struct cli *cli, json_t *args)
     if (json_object_size(policy))
         json_object_set(args, "policy", policy);
     json_decref(policy);
-    return put_secret(cli, args) < 0 ? CLI_FAILED : CLI_DONE;
+    if (put_secret(cli, args) < 0 || put_certificate(cli, args) < 0)
+        return CLI_FAILED;
+    return CLI_DONE;
+}
+
+/* Is the server to be asked for its key? */
+static bool wants_fetch(const struct cli *cli)
+{
+    const char *host_key = cli_value(cli, "host-key");
+
+    return cli_has(cli, "host-key-fingerprint") || (host_key && strcmp(host_key, "fetch") == 0);
+}
+
+/* Ask the server, unless the key was given or is to be taken as it comes. */
+static int new_host_key(struct cli *cli, bool is_rdp, json_t *args)
+{
+    json_t *where;
+
+    if (is_rdp)
+        return wants_fetch(cli) ? cli_usage(cli, "only ssh targets have a host key to fetch")
+                                : CLI_DONE;
+    if (!wants_fetch(cli) &&
+        (cli_has(cli, "host-key") || cli_has(cli, "accept-new") || !prompt_is_possible()))
+        return CLI_DONE;
+    where = json_pack("{s:O}", "address", json_object_get(args, "address"));
+    if (json_object_get(args, "via"))
+        json_object_set(where, "via", json_object_get(args, "via"));
+    return target_key_fetch(cli, where, !wants_fetch(cli), args);
+}
+
+static int changed_host_key(struct cli *cli, json_t *args)
+{
+    json_t *where;
+
+    if (!wants_fetch(cli))
+        return CLI_DONE;
+    where = json_pack("{s:s}", "name", cli_operand(cli, 0));
+    if (json_object_get(args, "address"))
+        json_object_set(where, "address", json_object_get(args, "address"));
+    if (json_object_get(args, "via"))
+        json_object_set(where, "via", json_object_get(args, "via"));
+    return target_key_fetch(cli, where, false, args);
 }
 
 int cmd_target_add(struct cli *cli)
 {
     const char *type = cli_value(cli, "type"), *name = cli_operand(cli, 0);
+    bool is_rdp = type && strcmp(type, "rdp") == 0, has_key;
     json_t *args = simple_name_args(cli);
     int rc;
 
@@ -111,15 +184,17 @@ int cmd_target_add(struct cli *cli)
     }
     json_object_set_new(args, "type", json_string(type ? type : "ssh"));
     rc = target_args(cli, args);
+    if (rc == CLI_DONE)
+        rc = new_host_key(cli, is_rdp, args);
     if (rc != CLI_DONE) {
         json_decref(args);
         return rc;
     }
+    has_key = json_object_get(args, "host_key") || cli_has(cli, "accept-new");
     rc = simple_change(cli, "target add", args, "was added");
-    if (rc == CLI_DONE && !(type && strcmp(type, "rdp") == 0) && !cli_has(cli, "host-key") &&
-        !cli_has(cli, "accept-new"))
+    if (rc == CLI_DONE && !is_rdp && !has_key)
         cli_say("Its host key is not known yet, so nobody gets in. Next: sallyctl target set %s "
-                "--accept-new (trust the first connection), or --host-key \"ssh-ed25519 ...\".",
+                "--host-key fetch (look at it), or --accept-new (trust the first connection).",
                 name);
     return rc;
 }
@@ -128,14 +203,22 @@ int cmd_target_set(struct cli *cli)
 {
     json_t *args = simple_name_args(cli);
     int rc = target_args(cli, args);
+    bool keeps_key;
 
+    if (rc == CLI_DONE)
+        rc = changed_host_key(cli, args);
     if (rc == CLI_DONE && json_object_size(args) == 1)
         rc = cli_usage(cli, "nothing to change: give an option or KEY=VALUE");
     if (rc != CLI_DONE) {
         json_decref(args);
         return rc;
     }
-    return simple_change(cli, "target set", args, "was changed");
+    keeps_key = cli_has(cli, "accept-new") && !json_object_get(args, "host_key");
+    rc = simple_change(cli, "target set", args, "was changed");
+    if (rc == CLI_DONE && keeps_key)
+        cli_say("A host key that is pinned stays: to trust a new one, give --host-key fetch, or "
+                "--host-key none with --accept-new.");
+    return rc;
 }
 
 int cmd_target_ls(struct cli *cli)

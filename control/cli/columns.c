@@ -83,6 +83,8 @@ static const struct column target_list[] = {
     {"ACCOUNT", "account", COLUMN_TEXT, COLUMN_TRUNC},
     {"AUTH", "auth", COLUMN_TEXT, 0},
     {"SECRET", "hasSecret", COLUMN_BOOL, 0},
+    {"VIA", "via", COLUMN_TEXT, COLUMN_TRUNC},
+    {"CERTIFICATE", "certificate", COLUMN_TEXT, COLUMN_DETAIL},
     {"HOSTKEY", "hostKeyFingerprint", COLUMN_TEXT, COLUMN_WIDE},
     {"HOSTKEYTYPE", "hostKeyType", COLUMN_TEXT, COLUMN_DETAIL},
     {"PUBLICKEY", "hostKey", COLUMN_TEXT, COLUMN_DETAIL},
@@ -93,6 +95,24 @@ static const struct column target_list[] = {
     END,
 };
 const struct columns target_columns = {"targets", "name", target_list};
+
+static const struct column reach_list[] = {
+    {"NAME", "name", COLUMN_TEXT, 0},
+    {"TYPE", "type", COLUMN_TEXT, 0},
+    {"ACCOUNT", "account", COLUMN_TEXT, COLUMN_TRUNC},
+    {"LASTUSED", "lastUsed", COLUMN_TIME, 0},
+    END,
+};
+const struct columns reach_columns = {"targets", "name", reach_list};
+
+static const struct column step_list[] = {
+    {"TARGET", "target", COLUMN_TEXT, 0},
+    {"STEP", "step", COLUMN_TEXT, 0},
+    {"RESULT", "result", COLUMN_TEXT, 0},
+    {"TEXT", "text", COLUMN_TEXT, 0},
+    END,
+};
+const struct columns step_columns = {"steps", "step", step_list};
 
 static const struct column grant_list[] = {
     {"ID", "id", COLUMN_NUMBER, 0},

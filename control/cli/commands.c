@@ -124,30 +124,29 @@ static const struct cli_option user_passwd_options[] = {
     END,
 };
 
-#define TARGET_OPTIONS                                                                              \
-    {"address",   0,    VALUE_TEXT,                                                                 \
-     "HOST:PORT", NULL, "Where it is; the port may be left out (22, 3389). IPv6 in brackets."},     \
-        {"account",  0,                                                                             \
-         VALUE_TEXT, "ACCOUNT",                                                                     \
-         NULL,       "The login name there; without one the user's own name. \"\" takes it away."}, \
-        {"auth",                                                                                    \
-         0,                                                                                         \
-         VALUE_CHOICE,                                                                              \
-         "HOW",                                                                                     \
-         "password|key|passthrough|none",                                                           \
-         "How to log in there: a stored password or key, or the password that the user typed."},    \
-        {"secret-stdin", 0, VALUE_NONE, NULL, NULL, "Read the password, one line, from stdin."},    \
-        {"key-file", 0, VALUE_TEXT, "FILE", "@files", "Read the private key (PEM) from a file."},   \
-        {"host-key",                                                                                \
-         0,                                                                                         \
-         VALUE_TEXT,                                                                                \
-         "KEY",                                                                                     \
-         NULL,                                                                                      \
-         "The server's public key, \"ssh-ed25519 AAAA...\"; a line of ssh-keyscan will do."},       \
-    {                                                                                               \
-        "accept-new", 0, VALUE_NONE, NULL, NULL,                                                    \
-            "Trust the key of the first connection and pin it."                                     \
-    }
+/* clang-format off */
+#define TARGET_OPTIONS \
+    {"address", 0, VALUE_TEXT, "HOST:PORT", NULL, \
+     "Where it is; the port may be left out (22, 3389). IPv6 in brackets."}, \
+    {"via", 0, VALUE_TEXT, "TARGET", "@targets", \
+     "Go through this ssh target, as it is logged in to there. \"\" takes it away."}, \
+    {"account", 0, VALUE_TEXT, "ACCOUNT", NULL, \
+     "The login name there; without one the user's own name. \"\" takes it away."}, \
+    {"auth", 0, VALUE_CHOICE, "HOW", "password|key|agent|passthrough|none", \
+     "How to log in there: a stored password or key, the agent that the user forwards (ssh -A), or " \
+     "the password that the user typed."}, \
+    {"secret-stdin", 0, VALUE_NONE, NULL, NULL, "Read the password, one line, from stdin."}, \
+    {"key-file", 0, VALUE_TEXT, "FILE", "@files", "Read the private key (PEM) from a file."}, \
+    {"cert-file", 0, VALUE_TEXT, "FILE", "@files", \
+     "Read the certificate of that key (key-cert.pub) from a file; a new key forgets the old one."}, \
+    {"host-key", 0, VALUE_TEXT, "KEY|fetch|none", NULL, \
+     "The server's public key, \"ssh-ed25519 AAAA...\"; a line of ssh-keyscan will do. fetch asks " \
+     "the server and shows it; none forgets it."}, \
+    {"host-key-fingerprint", 0, VALUE_TEXT, "SHA256:...", NULL, \
+     "Ask the server for its key and take it if its fingerprint is this."}, \
+    {"accept-new", 0, VALUE_NONE, NULL, NULL, \
+     "Trust the key of the first connection and pin it."}
+/* clang-format on */
 
 static const struct cli_option target_add_options[] = {
     {"type", 0, VALUE_CHOICE, "TYPE", "ssh|rdp", "Its protocol. Default: ssh."},
@@ -165,6 +164,11 @@ static const struct cli_option target_set_options[] = {
 static const struct cli_option self_config_options[] = {
     {"name", 0, VALUE_TEXT, "NAME", NULL,
      "What the targets' names end with there. Default: bastion, as in web01.bastion."},
+    END,
+};
+
+static const struct cli_option target_test_options[] = {
+    {"account", 0, VALUE_TEXT, "ACCOUNT", NULL, "Log in as this account. Default: the target's."},
     END,
 };
 
@@ -261,6 +265,8 @@ const struct cli_command cli_commands[] = {
      cmd_target_add, "Add a target."},
     {"target ls", NULL, "", "", 0, 0, CLI_LIST, target_ls_options, cmd_target_ls, "List targets."},
     {"target show", NULL, "NAME", "@targets", 1, 1, 0, NULL, cmd_target_show, "Show a target."},
+    {"target test", NULL, "NAME", "@targets", 1, 1, 0, target_test_options, cmd_target_test,
+     "Connect and log in at a target, and show how each step went."},
     {"target set", NULL, "NAME [KEY=VALUE...]", "@targets @policy", 1, MANY, CLI_POLICY,
      target_set_options, cmd_target_set, "Change a target; an empty VALUE takes a key away."},
     {"target rm", NULL, "NAME", "@targets", 1, 1, CLI_YES, NULL, cmd_target_rm,

@@ -79,7 +79,7 @@ const struct column *output_find(const struct columns *columns, const char *name
 /* Width on a screen, in cells. */
 size_t output_width(const char *text);
 
-extern const struct columns session_columns;
+extern const struct columns session_columns, step_columns;
 extern const struct columns user_columns, key_columns, role_columns, target_columns, grant_columns;
 extern const struct columns event_columns, recording_columns, status_columns, stats_columns;
 extern const struct columns command_columns, file_columns;

@@ -47,6 +47,15 @@ bool prompt_yes(const char *question)
            (strcasecmp(answer, "y") == 0 || strcasecmp(answer, "yes") == 0);
 }
 
+bool prompt_yes_or(const char *question, const char *text)
+{
+    char answer[128];
+
+    return read_answer(question, answer, sizeof(answer)) &&
+           (strcasecmp(answer, "y") == 0 || strcasecmp(answer, "yes") == 0 ||
+            strcmp(answer, text) == 0);
+}
+
 bool prompt_number(const char *question, size_t number)
 {
     char answer[64];

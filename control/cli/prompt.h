@@ -17,6 +17,8 @@
 bool prompt_is_possible(void);
 /* A question on stderr; default no. True only for y or yes. */
 bool prompt_yes(const char *question);
+/* The same; the text itself, typed or pasted, is a yes too. */
+bool prompt_yes_or(const char *question, const char *text);
 /* The answer must be this number, typed out. */
 bool prompt_number(const char *question, size_t number);
 

@@ -63,6 +63,15 @@ static const char signatures[] =
 #undef X
     ;
 
+/* Towards a target with a certificate too; CAs are its business. */
+static const char client_signatures[] =
+#define X(type, signatures) signatures ","
+    USER_KEYS(X)
+#undef X
+        "ssh-ed25519-cert-v01@openssh.com,ecdsa-sha2-nistp256-cert-v01@openssh.com,"
+        "ecdsa-sha2-nistp384-cert-v01@openssh.com,ecdsa-sha2-nistp521-cert-v01@openssh.com,"
+        "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com";
+
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 struct server_row {
@@ -115,7 +124,7 @@ int algorithms_set_client(ssh_session ssh, const char *host_key_type)
         {SSH_OPTIONS_HMAC_S_C, macs},
         {SSH_OPTIONS_COMPRESSION_C_S, "none"},
         {SSH_OPTIONS_COMPRESSION_S_C, "none"},
-        {SSH_OPTIONS_PUBLICKEY_ACCEPTED_TYPES, signatures + 1},
+        {SSH_OPTIONS_PUBLICKEY_ACCEPTED_TYPES, client_signatures},
     };
     const char *wanted = host_keys;
     int rsa_bits = ALGORITHMS_RSA_MIN_BITS;
