@@ -425,10 +425,17 @@ static void leave_alternate(struct terminal *t, struct buffer *out)
     t->at_line_start = false;
 }
 
+void terminal_abandon(struct terminal *t, struct buffer *out)
+{
+    if (t->state != STATE_GROUND) /* ST by itself does nothing */
+        buffer_put_str(out, "\030" ESC "\\");
+    t->state = STATE_GROUND;
+    t->utf8_left = 0; /* a terminal shows a replacement for the character that has no end */
+}
+
 void terminal_final_notice(struct terminal *t, const char *text, struct buffer *out)
 {
-    if (t->state != STATE_GROUND) /* cut short what was begun; ST by itself does nothing */
-        buffer_put_str(out, "\030" ESC "\\");
+    terminal_abandon(t, out);
     leave_alternate(t, out);
     undo_keys(t, out);
     for (size_t i = 0; i < MOUSE_MODE_COUNT; i++)

@@ -39,6 +39,10 @@ void terminal_output(struct terminal *t, const uint8_t *data, size_t len);
 /* True when text may be put in now: not inside a sequence, a string or a character. */
 bool terminal_is_ground(const struct terminal *t);
 
+/* Output stopped inside a sequence and does not go on: append what cuts it short, which makes true
+ * that text may be put in now. What the target sends of it later is text. */
+void terminal_abandon(struct terminal *t, struct buffer *out);
+
 /*
  * Append what shows `text` (plain, escaped inside) to the user. On a normal screen: a line of its
  * own. On the alternate screen: the last line, reverse video, cut to the width, cursor saved and

@@ -9,8 +9,9 @@
 
 #include <sallyport/text.h>
 
-#define RETRY_MS   200 /* output stands inside a sequence, or the window is shut */
-#define NUDGE_MS   50  /* before each of the two window changes that make a program draw anew */
+#define RETRY_MS   200  /* output stands inside a sequence, or the window is shut */
+#define STUCK_MS   3000 /* output that stops inside a sequence for so long is cut short */
+#define NUDGE_MS   50   /* before each of the two window changes that make a program draw anew */
 #define NOTICE_MAX 8192
 
 static bool is_screen(const struct channel *c)
@@ -29,16 +30,31 @@ void notice_add(struct session *s, const char *text)
     session_want_turn(s);
 }
 
+/* Between two pieces of output, or after one that does not go on. */
+static bool is_moment(struct channel *c, int64_t now_ms)
+{
+    if (terminal_is_ground(&c->terminal)) {
+        c->stuck_at_ms = 0;
+        return true;
+    }
+    if (c->stuck_at_ms == 0 || c->stuck_bytes != c->bytes_out) {
+        c->stuck_at_ms = now_ms;
+        c->stuck_bytes = c->bytes_out;
+    }
+    return now_ms - c->stuck_at_ms >= STUCK_MS;
+}
+
 /* Show the oldest text; false when this is not the moment. */
-static bool show_next(struct channel *c)
+static bool show_next(struct channel *c, int64_t now_ms)
 {
     const char *text = (const char *)c->notice.data;
     struct buffer out;
     bool needs_redraw = false, is_shown;
 
-    if (!terminal_is_ground(&c->terminal))
+    if (!is_moment(c, now_ms))
         return false;
     buffer_init(&out, NOTICE_MAX);
+    terminal_abandon(&c->terminal, &out);
     terminal_notice(&c->terminal, text, &out, &needs_redraw);
     is_shown = !out.failed && pump_show(c, out.data, out.len, false);
     buffer_finish(&out);
@@ -79,7 +95,7 @@ void notice_step(struct channel *c, int64_t now_ms)
     if (!is_screen(c))
         return;
     while (c->notice.len > 0) {
-        if (!show_next(c)) {
+        if (!show_next(c, now_ms)) {
             session_want_timer(c->session, now_ms + RETRY_MS);
             return;
         }

@@ -134,6 +134,8 @@ struct channel {
     struct recording_writer *writer;
     struct terminal terminal;
     struct buffer notice; /* texts that wait for a good moment, NUL-separated */
+    int64_t stuck_at_ms;  /* since when output stands inside a sequence, and a notice waits; 0 */
+    uint64_t stuck_bytes; /* what had been passed on then */
     bool needs_redraw;    /* a notice stands on the alternate screen */
     int64_t redraw_at_ms; /* the next step of the nudge; 0 none */
     bool is_shrunk;       /* its first half is done */

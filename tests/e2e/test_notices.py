@@ -181,6 +181,19 @@ def test_notice_waits_for_the_end_of_a_sequence(proxy, client):
     shell.expect_exact("Message from " + ADMIN + ": hello")
 
 
+@pytest.mark.parametrize("begun", [r"\033]0;half a title", r"\033[31", r"\303"])
+def test_notice_after_a_sequence_that_never_ends(proxy, client, begun):
+    """A program stopped within a sequence: the notice comes all the same, on a sane terminal."""
+    shell = client.terminal(r"printf 'shown%s'; read x" % begun)
+    shell.expect("shown")
+    proxy.do("session", "message", proxy.sessions()[0]["id"], "hello there")
+    shell.expect("hello there", timeout=30)
+    if begun != r"\303":
+        assert "\x18" in shell.before
+    end(proxy)
+    shell.expect(harness.pexpect.EOF)
+
+
 def test_end_within_a_sequence(proxy, client):
     """The last words are no part of a title or a colour that was begun."""
     shell = client.terminal(r"printf 'begin\033]0;a title without an e'; read x")
