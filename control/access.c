@@ -144,6 +144,8 @@ static void caller_of_guest(struct control *c, const struct control_guest *guest
         return;
     }
     access_of_user(&user, out);
+    if (guest->may_have_role && out->access == ACCESS_SELF)
+        refuse(out, "you are neither an admin nor an auditor any more");
     if (out->access == ACCESS_ANY || guest->may_have_role)
         return;
     out->access = ACCESS_SELF;

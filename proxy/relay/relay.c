@@ -72,6 +72,19 @@ void relay_narrow(struct relay *r)
 
 /* ---- the end ---- */
 
+void relay_forget_session(struct relay *r)
+{
+    activity_unmap(r->page);
+    r->page = NULL;
+    if (r->page_fd >= 0)
+        close(r->page_fd);
+    r->page_fd = -1;
+    r->session_id = 0;
+    policy_defaults(&r->policy);
+    log_set_prefix("%s %s:%u", r->protocol->name, r->client_address, r->client_port);
+    relay_enter(r, LINK_PHASE_CHOOSING);
+}
+
 void relay_enter(struct relay *r, enum link_phase phase)
 {
     static const char *const names[] = {"login", "choosing", "session", "ended"};
@@ -286,6 +299,38 @@ static void grace_is_over(struct relay *r)
 
     snprintf(text, sizeof(text), "You have been disconnected: not logged in within %s",
              text_duration_words(words, sizeof(words), r->login_grace_s));
+    end_by_ourselves(r, END_POLICY, "policy", text);
+}
+
+/* When a connection without a session is over. One that carries jumps is not, and stays for more of
+ * them as long as a session may be idle; never without limit, as nobody would see it. */
+static int64_t choosing_due(const struct relay *r)
+{
+    uint32_t limit_s = CHOOSING_MAX_S;
+
+    if (r->jump_count > 0 || r->door_count > 0)
+        return ALONE_NEVER;
+    if (r->is_inner)
+        return r->accepted_ms + (int64_t)r->login_grace_s * MS;
+    if (r->has_jumped && r->jump_idle_s > 0 && r->jump_idle_s < limit_s)
+        limit_s = r->jump_idle_s;
+    return r->phase_ms + (int64_t)limit_s * MS;
+}
+
+static void choosing_is_over(struct relay *r)
+{
+    char text[SESSION_TEXT_MAX], words[64];
+    int64_t waited_s = (clock_mono_ms() - r->phase_ms) / MS;
+
+    if (r->is_inner) {
+        grace_is_over(r);
+        return;
+    }
+    if (!r->has_jumped)
+        text_copy(text, sizeof(text), "You have been disconnected: no target was chosen in time");
+    else
+        snprintf(text, sizeof(text), "You have been disconnected: nothing was open for %s",
+                 text_duration_words(words, sizeof(words), (uint64_t)waited_s));
     end_by_ourselves(r, END_POLICY, "policy", text);
 }
 

@@ -68,6 +68,13 @@ struct relay {
     struct policy policy;
     LINK_BLOB(LINK_TICKET_MAX) ticket;
     uint32_t login_grace_s, broker_lost_after_s;
+    bool is_inner;        /* client_fd is a jump's */
+    uint32_t jump_idle_s; /* how long we stay without a jump, having carried some */
+    uint32_t jump_count;  /* granted and not ended */
+    bool has_jumped;
+    uint64_t jump_in, jump_out; /* of those that ended */
+
+    uint32_t door_count; /* commands of the user's own that are open */
 
     /* the answer to TARGETS while its rows arrive */
     struct link_target_row *rows;
@@ -96,6 +103,9 @@ void relay_end(struct relay *r, enum end_reason reason, const char *author, cons
                uint32_t deadline_ms);
 /* The first WELCOME: hand the client to the protocol. */
 void relay_start_protocol(struct relay *r, const struct link_welcome *limits);
+
+/* The session is over and the connection is not. */
+void relay_forget_session(struct relay *r);
 
 /* uplink.c */
 void uplink_init(struct relay *r);

@@ -1,6 +1,5 @@
 /*
- * The model of the target menu; menu.h. Works on 80x24 and on anything down to 20x6; names are
- * escaped, so that a target's name drives no terminal.
+ * The model of the target menu, and its keys; menu.h. Drawing is menu_draw.c.
  */
 #include "proxy/ssh/menu.h"
 
@@ -19,8 +18,6 @@
 #define KEY_CTRL_U 21
 #define KEY_ESC    27
 #define KEY_DEL    127
-
-#define FRAME_LINES 4 /* title, blank, message, prompt */
 
 struct menu *menu_create(const char *user, const char *term, uint16_t cols, uint16_t lines)
 {
@@ -45,13 +42,8 @@ void menu_destroy(struct menu *m)
 
 void menu_resize(struct menu *m, uint16_t cols, uint16_t lines)
 {
-    m->cols = cols < 20 ? 20 : cols;
-    m->lines = lines < FRAME_LINES + 2 ? FRAME_LINES + 2 : lines;
-}
-
-static size_t page_size(const struct menu *m)
-{
-    return (size_t)m->lines - FRAME_LINES;
+    m->cols = cols < MENU_COLS_MIN ? MENU_COLS_MIN : cols;
+    m->lines = lines < MENU_ROWS_MIN ? MENU_ROWS_MIN : lines;
 }
 
 /* A row is shown when its name or account has the typed text in it, or when that is its number. */
@@ -83,6 +75,18 @@ static void apply_filter(struct menu *m)
     }
 }
 
+/* Last used first; those of the same time as they come. */
+static void insert_row(struct menu *m, const struct link_target_row *row)
+{
+    size_t at = m->count;
+
+    while (at > 0 && m->rows[at - 1].last_used_wall_us < row->last_used_wall_us)
+        at--;
+    memmove(m->rows + at + 1, m->rows + at, (m->count - at) * sizeof(*m->rows));
+    m->rows[at] = *row;
+    m->count++;
+}
+
 bool menu_add(struct menu *m, const struct link_target_row *rows, size_t count, size_t total)
 {
     struct link_target_row *all;
@@ -102,8 +106,8 @@ bool menu_add(struct menu *m, const struct link_target_row *rows, size_t count, 
     if (!(shown = reallocarray(m->shown, m->count + count, sizeof(*shown))))
         return false;
     m->shown = shown;
-    memcpy(m->rows + m->count, rows, count * sizeof(*rows));
-    m->count += count;
+    for (size_t i = 0; i < count; i++)
+        insert_row(m, &rows[i]);
     apply_filter(m);
     return true;
 }
@@ -152,7 +156,7 @@ static enum menu_action end_escape(struct menu *m, uint8_t key)
         const struct escape_key *e = &escape_keys[i];
 
         if (e->final == (char)key && (key != '~' || e->parameter == m->parameter))
-            return move_by(m, (long)e->pages * (long)page_size(m) + e->lines);
+            return move_by(m, (long)e->pages * (long)menu_page_size(m) + e->lines);
     }
     return MENU_NOTHING;
 }
@@ -173,21 +177,92 @@ static enum menu_action escape_key(struct menu *m, uint8_t key)
     return end_escape(m, key);
 }
 
-static enum menu_action edit_filter(struct menu *m, uint8_t key)
+/* ---- what is typed ---- */
+
+/* A character of UTF-8 has come in part only. */
+static bool is_partial(const char *text)
+{
+    size_t len = strlen(text), back = 0, wanted;
+    unsigned char lead;
+
+    while (back < len && back < 3 && ((unsigned char)text[len - 1 - back] & 0xc0) == 0x80)
+        back++;
+    if (back == len)
+        return false;
+    lead = (unsigned char)text[len - 1 - back];
+    wanted = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : lead >= 0xc0 ? 1 : 0;
+    return back < wanted;
+}
+
+static void drop_character(struct menu *m)
 {
     size_t len = strlen(m->filter);
 
-    if (key == KEY_BS || key == KEY_DEL) {
-        if (len > 0)
-            m->filter[len - 1] = '\0';
-    } else if (key == KEY_CTRL_U) {
-        m->filter[0] = '\0';
-    } else if (len + 1 < sizeof(m->filter)) {
-        m->filter[len] = (char)key;
-        m->filter[len + 1] = '\0';
-    }
+    while (len > 0 && ((unsigned char)m->filter[len - 1] & 0xc0) == 0x80)
+        len--;
+    m->filter[len > 0 ? len - 1 : 0] = '\0';
+}
+
+static enum menu_action edited(struct menu *m, const char *echo)
+{
     m->message[0] = '\0';
     apply_filter(m);
+    if (!m->is_dumb)
+        return is_partial(m->filter) ? MENU_NOTHING : MENU_DRAW;
+    text_copy(m->echo, sizeof(m->echo), echo);
+    return MENU_ECHO;
+}
+
+static enum menu_action edit_filter(struct menu *m, uint8_t key)
+{
+    const char typed[2] = {(char)key, '\0'};
+    size_t len = strlen(m->filter);
+
+    if (key == KEY_CTRL_U) {
+        m->filter[0] = '\0';
+        return edited(m, "^U\r\n> ");
+    }
+    if (key == KEY_BS || key == KEY_DEL) {
+        drop_character(m);
+        return edited(m, len > 0 ? "\b \b" : "");
+    }
+    if (len + 1 >= sizeof(m->filter))
+        return MENU_NOTHING;
+    text_copy(m->filter + len, 2, typed);
+    return edited(m, typed);
+}
+
+/* `q` leaves while nothing is typed, unless it may be the beginning of a name. */
+static bool is_quit(const struct menu *m, uint8_t key)
+{
+    if (key == KEY_CTRL_C || key == KEY_CTRL_D)
+        return true;
+    if (key != 'q' || m->filter[0] != '\0')
+        return false;
+    for (size_t i = 0; i < m->count; i++) {
+        if (strcasestr(m->rows[i].target, "q") || strcasestr(m->rows[i].account, "q"))
+            return false;
+    }
+    return true;
+}
+
+/* In a numbered list Enter chooses what is meant without doubt, and otherwise lists what fits. */
+static enum menu_action enter(struct menu *m)
+{
+    uint64_t number;
+
+    if (!menu_selected(m))
+        return MENU_DRAW;
+    if (!m->is_dumb || m->shown_count == 1)
+        return MENU_CHOSEN;
+    if (text_parse_u64(m->filter, &number) && m->shown[m->selected] + 1u == number)
+        return MENU_CHOSEN;
+    for (size_t i = 0; i < m->shown_count; i++) {
+        if (strcmp(m->rows[m->shown[i]].target, m->filter) == 0) {
+            m->selected = i;
+            return MENU_CHOSEN;
+        }
+    }
     return MENU_DRAW;
 }
 
@@ -199,95 +274,13 @@ enum menu_action menu_key(struct menu *m, uint8_t key)
         m->escape = 1;
         return MENU_NOTHING;
     }
-    if (key == KEY_CTRL_C || key == KEY_CTRL_D || (key == 'q' && m->filter[0] == '\0'))
+    if (is_quit(m, key))
         return MENU_QUIT;
     if (key == KEY_CR || key == KEY_NL)
-        return menu_selected(m) ? MENU_CHOSEN : MENU_DRAW;
+        return enter(m);
     if (key == KEY_CTRL_L)
         return MENU_DRAW;
-    if (key == KEY_BS || key == KEY_DEL || key == KEY_CTRL_U || (key > ' ' && key < KEY_DEL))
+    if (key == KEY_BS || key == KEY_DEL || key == KEY_CTRL_U || key > ' ')
         return edit_filter(m, key);
     return MENU_NOTHING;
-}
-
-/* ---- drawing ---- */
-
-/* One line, cut to the width (bytes; a cut character goes as a whole). */
-static void put_line(const struct menu *m, struct buffer *out, const char *text)
-{
-    size_t len = strlen(text), max = (size_t)m->cols - 1;
-
-    if (len > max) {
-        len = max;
-        while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
-            len--;
-    }
-    buffer_put(out, text, len);
-    buffer_put_str(out, "\r\n");
-}
-
-static void put_row(const struct menu *m, struct buffer *out, size_t position)
-{
-    const struct link_target_row *row = &m->rows[m->shown[position]];
-    char line[512], target[260], account[400], when[TIME_TEXT_MAX] = "never used";
-
-    if (row->last_used_wall_us > 0) {
-        text_time_utc(when, sizeof(when), row->last_used_wall_us);
-        when[10] = '\0'; /* the date */
-    }
-    text_escape(target, sizeof(target), row->target, strlen(row->target));
-    text_escape(account, sizeof(account), row->account, strlen(row->account));
-    snprintf(line, sizeof(line), "%c %3u) %-24s %-16.64s %s", position == m->selected ? '>' : ' ',
-             m->shown[position] + 1u, target, account, when);
-    put_line(m, out, line);
-}
-
-static void put_title(const struct menu *m, struct buffer *out)
-{
-    char line[256];
-
-    snprintf(line, sizeof(line),
-             "Targets of %s: type to filter, Enter connects, q or Ctrl-C leaves", m->user);
-    put_line(m, out, line);
-    put_line(m, out, "");
-}
-
-static void put_page(const struct menu *m, struct buffer *out)
-{
-    size_t page = page_size(m), first = m->selected / page * page;
-
-    for (size_t i = first; i < first + page && i < m->shown_count; i++)
-        put_row(m, out, i);
-    if (m->shown_count == 0)
-        put_line(m, out,
-                 !m->is_loaded   ? "  ..."
-                 : m->count == 0 ? "  There is no target that you may reach."
-                                 : "  No target matches.");
-}
-
-static void put_prompt(const struct menu *m, struct buffer *out)
-{
-    size_t page = page_size(m), pages = (m->shown_count + page - 1) / page;
-    char line[256];
-
-    put_line(m, out, m->message);
-    if (pages > 1)
-        snprintf(line, sizeof(line), "[%zu of %zu, page %zu/%zu: PgUp PgDn] > %s", m->shown_count,
-                 m->count, m->selected / page + 1, pages, m->filter);
-    else
-        snprintf(line, sizeof(line), "[%zu of %zu] > %s", m->shown_count, m->count, m->filter);
-    buffer_put_str(out, line);
-}
-
-void menu_draw(const struct menu *m, struct buffer *out)
-{
-    buffer_put_str(out, m->is_dumb ? "\r\n" : "\033[H\033[2J");
-    put_title(m, out);
-    put_page(m, out);
-    put_prompt(m, out);
-}
-
-void menu_clear(const struct menu *m, struct buffer *out)
-{
-    buffer_put_str(out, m->is_dumb ? "\r\n" : "\033[H\033[2J");
 }

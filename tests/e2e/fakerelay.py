@@ -17,6 +17,8 @@ VERSION = 2
  RECORDING_STATE, RESUMED, EVENT, CLOSED) = range(1, 15)
 (WELCOME, AUTH_RESULT, ROUTE_RESULT, TARGET_LIST, TARGET_ROW, HOST_KEY_RESULT, RECORDING, NOTICE,
  POLICY, END, CLOSED_ACK) = range(32, 43)
+DOOR, BACK = 27, 28
+DOOR_RESULT, DOOR_EXIT, BACK_RESULT = 57, 58, 59
 LOGIN, CHOOSING, SESSION, ENDED = range(4)
 AUTH_OK, AUTH_DISCONNECT = 2, 3
 
@@ -24,6 +26,11 @@ AUTH_OK, AUTH_DISCONNECT = 2, 3
 def text(value):
     data = value if isinstance(value, bytes) else value.encode()
     return struct.pack(">H", len(data)) + data
+
+
+def door_body(channel, command, change=0, has_pty=0, cols=80, rows=24):
+    return (struct.pack(">IBBHH", channel, change, has_pty, cols, rows) + text("xterm") +
+            text("192.0.2.1:22") + text(command))
 
 
 class Process:
@@ -158,6 +165,28 @@ class Relay:
         n = struct.unpack_from(">H", body, at)[0]
         self.ticket = body[at + 2:at + 2 + n]
         return True
+
+    def door(self, channel, command, **kw):
+        """Ask for a command of the user's own: (was it started, exit status if not, the text)."""
+        self.say(DOOR, door_body(channel, command, **kw))
+        body = self.hear(DOOR_RESULT)
+        _, is_ok, code, n = struct.unpack_from(">IBBH", body)
+        return bool(is_ok), code, body[8:8 + n].decode()
+
+    def door_output(self):
+        """What the command that was started last wrote to its standard output."""
+        out = b""
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                more = os.read(self.fds[-2], 65536)
+                if not more:
+                    return out
+                out += more
+
+    def door_status(self, channel):
+        body = self.hear(DOOR_EXIT)
+        assert struct.unpack_from(">I", body)[0] == channel
+        return body[4]
 
     def record_open(self, channel):
         self.say(RECORD_OPEN, struct.pack(">IBBHH", channel, 0, 1, 80, 24) + text("") + text(""))

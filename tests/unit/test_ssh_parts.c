@@ -261,7 +261,7 @@ static enum menu_action type_text(struct menu *m, const char *keys)
 static const char *drawn(const struct menu *m, struct buffer *out)
 {
     buffer_reset(out);
-    menu_draw(m, out);
+    menu_draw(m, 1000000000, out);
     return buffer_cstr(out);
 }
 
@@ -331,27 +331,129 @@ static void test_menu_quits(void **state)
     menu_destroy(m);
 }
 
+/* The last line's number and the widest line of what was drawn, without escape sequences. */
+static void measure(const char *text, size_t *lines, size_t *widest)
+{
+    size_t width = 0;
+
+    *lines = *widest = 0;
+    for (; *text; text++) {
+        if (*text == '\033') {
+            text += strcspn(text, "HJKhlm");
+            width = *text == 'H' ? 0 : width;
+        } else if (*text == '\n' || *text == '\r') {
+            *lines += *text == '\n';
+            width = 0;
+        } else {
+            width += ((unsigned char)*text & 0xc0) != 0x80;
+        }
+        *widest = width > *widest ? width : *widest;
+    }
+}
+
 static void test_menu_draws_within_its_screen(void **state)
 {
-    static const uint16_t sizes[][2] = {{80, 24}, {20, 6}, {1, 1}, {132, 50}};
+    static const uint16_t sizes[][2] = {{80, 24}, {40, 10}, {20, 6}, {1, 1}, {132, 50}, {49, 7}};
     struct menu *m = make_menu(200);
     struct buffer out;
+    size_t lines, widest;
 
     (void)state;
     buffer_init(&out, 65536);
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        size_t lines = 0, width = 0, widest = 0;
-
-        menu_resize(m, sizes[i][0], sizes[i][1]);
-        for (const char *c = drawn(m, &out); *c; c++) {
-            lines += *c == '\n';
-            width = *c == '\n' || *c == '\r' || *c == '\033' ? 0 : width + 1;
-            widest = width > widest ? width : widest;
-        }
-        assert_true(lines < m->lines);
-        if (sizes[i][0] >= 80)
-            assert_true(widest <= m->cols);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) * 2; i++) {
+        if (i % 2)
+            menu_set_message(m, "a sentence that goes on and on and on and on and on and on and on "
+                                "and on and on and on and on and on until it is over");
+        menu_resize(m, sizes[i / 2][0], sizes[i / 2][1]);
+        measure(drawn(m, &out), &lines, &widest);
+        assert_true(lines <= m->lines - 2u); /* the prompt and the keys have their own */
+        assert_true(widest < m->cols);
+        (void)type_text(m, "w\177"); /* takes the sentence away */
     }
+    buffer_finish(&out);
+    menu_destroy(m);
+}
+
+static void test_menu_last_used_first(void **state)
+{
+    struct menu *m = make_menu(4);
+    struct link_target_row rows[] = {{.target = "old", .last_used_wall_us = 1},
+                                     {.target = "new", .last_used_wall_us = 9}};
+
+    (void)state;
+    assert_true(menu_add(m, rows, 2, 6));
+    assert_string_equal(m->rows[0].target, "new");
+    assert_string_equal(m->rows[1].target, "old");
+    assert_string_equal(m->rows[2].target, "web01");
+    assert_string_equal(m->rows[5].target, "db04");
+    assert_string_equal(menu_selected(m)->target, "new");
+    menu_destroy(m);
+}
+
+static void test_menu_ago(void **state)
+{
+    static const struct {
+        int64_t s;
+        const char *text;
+    } rows[] = {{-5, "just now"},      {59, "just now"},        {60, "1m ago"},
+                {7199, "1h ago"},      {7200, "2h ago"},        {47 * 3600, "47h ago"},
+                {48 * 3600, "2d ago"}, {99 * 86400, "99d ago"}, {100 * 86400, "2026-08-14"}};
+    const int64_t now = INT64_C(1795305600); /* 2026-11-22 */
+    char text[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        assert_string_equal(
+            menu_ago(text, sizeof(text), (now - rows[i].s) * 1000000, now * 1000000), rows[i].text);
+    assert_string_equal(menu_ago(text, sizeof(text), 0, now), "never");
+}
+
+static void test_menu_characters(void **state)
+{
+    struct menu *m = make_menu(0);
+    struct link_target_row row = {.target = "web", .account = "J\xc3\xbcrgen \xe6\x9d\xb1"};
+    struct buffer out;
+
+    (void)state;
+    assert_int_equal(menu_cells("J\xc3\xbcrgen \xe6\x9d\xb1"), 9); /* a wide one takes two */
+    assert_int_equal(menu_cells("e\xcc\x81"), 1);                  /* a combining one none */
+    assert_int_equal(menu_fit("\xe6\x9d\xb1\xe6\x9d\xb1", 3), 3);
+    assert_int_equal(menu_cells("\xc3"), 1); /* cut off: no reading past the end */
+    assert_true(menu_add(m, &row, 1, 1));
+    assert_int_equal(menu_key(m, 0xc3), MENU_NOTHING); /* half a character is not drawn */
+    assert_int_equal(menu_key(m, 0xbc), MENU_DRAW);
+    assert_string_equal(menu_selected(m)->target, "web");
+    assert_int_equal(menu_key(m, 127), MENU_DRAW);
+    assert_string_equal(m->filter, "");
+    buffer_init(&out, 65536);
+    menu_resize(m, 20, 6);
+    assert_non_null(drawn(m, &out));
+    buffer_finish(&out);
+    menu_destroy(m);
+}
+
+static void test_menu_without_cursor(void **state)
+{
+    struct menu *m = menu_create("alice", "dumb", 80, 24);
+    struct link_target_row rows[] = {{.target = "web"}, {.target = "web2"}, {.target = "db"}};
+    struct buffer out;
+
+    (void)state;
+    assert_non_null(m);
+    assert_true(menu_add(m, rows, 3, 3));
+    buffer_init(&out, 65536);
+    assert_null(strchr(drawn(m, &out), '\033'));
+    assert_non_null(strstr(buffer_cstr(&out), "   1) web"));
+    assert_int_equal(menu_key(m, 'w'), MENU_ECHO);
+    assert_string_equal(m->echo, "w");
+    assert_int_equal(menu_key(m, '\r'), MENU_DRAW); /* two fit: they are listed */
+    assert_int_equal(type_text(m, "eb"), MENU_ECHO);
+    assert_int_equal(menu_key(m, '\r'), MENU_CHOSEN); /* named in full */
+    assert_string_equal(menu_selected(m)->target, "web");
+    (void)menu_key(m, 21);
+    assert_int_equal(menu_key(m, '3'), MENU_ECHO);
+    assert_int_equal(menu_key(m, '\r'), MENU_CHOSEN);
+    assert_string_equal(menu_selected(m)->target, "db");
     buffer_finish(&out);
     menu_destroy(m);
 }
@@ -425,6 +527,10 @@ int main(void)
         cmocka_unit_test(test_menu_moves),
         cmocka_unit_test(test_menu_quits),
         cmocka_unit_test(test_menu_draws_within_its_screen),
+        cmocka_unit_test(test_menu_last_used_first),
+        cmocka_unit_test(test_menu_ago),
+        cmocka_unit_test(test_menu_characters),
+        cmocka_unit_test(test_menu_without_cursor),
         cmocka_unit_test(test_menu_escapes),
         cmocka_unit_test(test_menu_rows_are_bounded),
         cmocka_unit_test(test_menu_noise),

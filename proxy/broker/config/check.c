@@ -75,9 +75,15 @@ int config_check_public_address(const char *text, char *err, size_t err_len)
     const char *begin = text + has_brackets;
     size_t len = strspn(begin, has_brackets || is_v6 ? v6 : host);
     const char *end = begin + len;
+    struct in6_addr address;
+    char copy[64] = "";
     uint64_t port = 22;
 
-    if (len > 0 && begin[0] != '-' && (!has_brackets || *end++ == ']') &&
+    if (len < sizeof(copy))
+        memcpy(copy, begin, len);
+    if (len > 0 && begin[0] != '-' &&
+        (!(has_brackets || is_v6) || inet_pton(AF_INET6, copy, &address) == 1) &&
+        (!has_brackets || *end++ == ']') &&
         (*end == '\0' || (*end == ':' && text_parse_u64(end + 1, &port))) && port > 0 &&
         port < 65536)
         return 0;
