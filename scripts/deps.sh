@@ -7,7 +7,7 @@
 # scdoc writes the man pages.
 DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev libsqlite3-dev
     libjansson-dev libsmartcols-dev libcrypt-dev libzstd-dev libseccomp-dev libncurses-dev
-    libfreetype-dev fonts-dejavu-core
+    libfreetype-dev fonts-dejavu-core libvterm-dev
     openssh-client openssh-server passwd util-linux scdoc)
 
 # To test: the second compiler with its fuzzer, checkers, clients and terminals.

@@ -155,6 +155,8 @@ int cmd_session_stats(struct cli *cli);
 int cmd_session_message(struct cli *cli);
 int cmd_session_end(struct cli *cli);
 int cmd_session_top(struct cli *cli);
+int cmd_session_watch(struct cli *cli);
+int cmd_session_join(struct cli *cli);
 int cmd_recording_ls(struct cli *cli);
 int cmd_recording_play(struct cli *cli);
 int cmd_recording_export(struct cli *cli);

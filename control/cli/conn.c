@@ -111,6 +111,8 @@ void conn_close(struct conn *c)
     if (c->fd >= 0)
         close(c->fd);
     c->fd = -1;
+    while (c->fd_count > 0)
+        close(c->fds[--c->fd_count]);
     json_decref(c->hello);
     c->hello = NULL;
     buffer_finish(&c->in);
@@ -171,6 +173,55 @@ static ssize_t line_length(struct conn *c)
     return end - c->in.data;
 }
 
+int conn_take_fd(struct conn *c)
+{
+    int fd;
+
+    if (c->fd_count == 0)
+        return -1;
+    fd = c->fds[0];
+    memmove(c->fds, c->fds + 1, --c->fd_count * sizeof(c->fds[0]));
+    return fd;
+}
+
+/* More than was asked for is closed. */
+static void keep_fds(struct conn *c, struct msghdr *m)
+{
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+        size_t count = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+            if (c->fd_count < CONN_FDS_MAX)
+                c->fds[c->fd_count++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+static ssize_t receive(struct conn *c, void *data, size_t len)
+{
+    union {
+        struct cmsghdr align;
+        char data[CMSG_SPACE(sizeof(int) * CONN_FDS_MAX)];
+    } control;
+    struct iovec part = {.iov_base = data, .iov_len = len};
+    struct msghdr m = {.msg_iov = &part,
+                       .msg_iovlen = 1,
+                       .msg_control = control.data,
+                       .msg_controllen = sizeof(control.data)};
+    ssize_t n = recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC);
+
+    if (n > 0)
+        keep_fds(c, &m);
+    return n;
+}
+
 static int fill(struct conn *c, int timeout_ms)
 {
     struct pollfd p = {.fd = c->fd, .events = POLLIN};
@@ -182,7 +233,7 @@ static int fill(struct conn *c, int timeout_ms)
         return errno == EINTR ? ERR_AGAIN : ERR_CLOSED;
     if (ready == 0)
         return ERR_AGAIN;
-    n = recv(c->fd, chunk, sizeof(chunk), 0);
+    n = receive(c, chunk, sizeof(chunk));
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return ERR_AGAIN;
     if (n <= 0)

@@ -16,6 +16,7 @@
 #define CONN_LINE_MAX (16 * 1024 * 1024)
 #define CONN_ROWS_MAX 1000000
 #define CONN_HELLO_MS 10000
+#define CONN_FDS_MAX  2
 
 struct conn {
     int fd;
@@ -23,6 +24,8 @@ struct conn {
     size_t scanned; /* bytes of `in` known to hold no line end */
     json_t *hello;
     int64_t last_id;
+    int fds[CONN_FDS_MAX]; /* descriptors that came and nobody took yet; owned */
+    size_t fd_count;
 };
 
 /* Why something failed: the protocol's code ("" when the daemon said nothing) and a sentence. */
@@ -39,6 +42,9 @@ void conn_error_finish(struct conn_error *e);
  * e->system), ERR_DENIED, ERR_CLOSED, ERR_AGAIN (no answer in time), ERR_VERSION. */
 MUST_CHECK int conn_open(struct conn *c, const char *path, int timeout_ms, struct conn_error *e);
 void conn_close(struct conn *c);
+
+/* The oldest descriptor that came beside a reply, the caller's from here; -1: there is none. */
+int conn_take_fd(struct conn *c);
 
 /* args is taken, also on failure; NULL for none. *id is the request's number. */
 MUST_CHECK int conn_send(struct conn *c, const char *command, json_t *args, int64_t *id);
