@@ -83,7 +83,10 @@ static void choose(struct channel *c)
 
     snprintf(text, sizeof(text), "Connecting to %s ...", row->target);
     menu_set_message(s->menu, text);
-    draw(c);
+    if (s->menu->is_dumb) /* a list is not printed again for one line */
+        (void)(pump_show(c, "\r\n", 2, false) && pump_show(c, text, strlen(text), false));
+    else
+        draw(c);
     s->phase = PHASE_ROUTING;
     relay_route(s->relay, row->account, row->target);
 }

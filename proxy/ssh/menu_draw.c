@@ -23,7 +23,7 @@
 #define USED_CELLS    10
 #define TYPE_CELLS    4
 #define ACCOUNT_CELLS 20 /* at most */
-#define WIDE_COLS     50 /* from here on with account's type and a heading */
+#define WIDE_COLS     50 /* from here on with the type */
 #define TITLE_LINES   2
 #define PROMPT_LINES  2
 
@@ -151,71 +151,84 @@ struct layout {
     size_t target, account, used, type; /* cells; 0: not shown */
 };
 
+static size_t at_most(size_t n, size_t max)
+{
+    return n < max ? n : max;
+}
+
+/* As wide as what is in them, within what there is. */
 static struct layout lay_out(const struct menu *m)
 {
-    size_t left = line_cells(m) - NUMBER_CELLS;
+    size_t left = line_cells(m) - NUMBER_CELLS, target = sizeof("TARGET"), account = 0;
     struct layout l = {.account = 0};
 
+    for (size_t i = 0; i < m->count; i++) {
+        size_t cells = menu_cells(m->rows[i].target);
+
+        target = cells > target ? cells : target;
+        cells = menu_cells(m->rows[i].account);
+        account = cells > account ? cells : account;
+    }
     if (m->cols >= WIDE_COLS)
         l.type = TYPE_CELLS;
     if (m->cols >= 30)
         l.used = USED_CELLS;
     left -= (l.type ? l.type + 1 : 0) + (l.used ? l.used + 1 : 0);
-    l.account = left / 3 < ACCOUNT_CELLS ? left / 3 : ACCOUNT_CELLS;
+    account = at_most(account > sizeof("ACCOUNT") ? account : sizeof("ACCOUNT"), ACCOUNT_CELLS);
+    l.account = at_most(account, left / 3);
     if (l.account < 5)
         l.account = 0;
-    l.target = left - (l.account ? l.account + 1 : 0) - 1;
-    if (l.target > 40)
-        l.target = 40;
+    l.target = at_most(target, left - (l.account ? l.account + 1 : 0) - 1);
     return l;
 }
 
-static void put_row(const struct menu *m, struct buffer *out, size_t position, int64_t now_wall_us)
+static void put_row(const struct menu *m, const struct layout *l, struct buffer *out,
+                    size_t position, int64_t now_wall_us)
 {
     const struct link_target_row *row = &m->rows[m->shown[position]];
-    const struct layout l = lay_out(m);
     bool is_selected = position == m->selected && !m->is_dumb;
     char number[16], ago[32];
 
     snprintf(number, sizeof(number), "%c%4u)", is_selected ? '>' : ' ', m->shown[position] + 1u);
     buffer_put_str(out, is_selected ? "\033[1m" : "");
     put_cell(out, number, NUMBER_CELLS - 1);
-    put_text_cell(out, row->target, l.target);
-    if (l.account)
-        put_text_cell(out, row->account, l.account);
-    if (l.used)
-        put_cell(out, menu_ago(ago, sizeof(ago), row->last_used_wall_us, now_wall_us), l.used);
-    if (l.type)
-        put_cell(out, "ssh", l.type);
+    put_text_cell(out, row->target, l->target);
+    if (l->account)
+        put_text_cell(out, row->account, l->account);
+    if (l->used)
+        put_cell(out, menu_ago(ago, sizeof(ago), row->last_used_wall_us, now_wall_us), l->used);
+    if (l->type)
+        put_cell(out, "ssh", l->type);
     buffer_put_str(out, is_selected ? "\033[0m" : "");
     end_line(m, out);
 }
 
-static void put_heading(const struct menu *m, struct buffer *out)
+static void put_heading(const struct menu *m, const struct layout *l, struct buffer *out)
 {
-    const struct layout l = lay_out(m);
     char line[256];
 
     snprintf(line, sizeof(line), "Targets of %s: type to filter", m->user);
     put_line(m, out, line);
     put_cell(out, "", NUMBER_CELLS - 1);
-    put_cell(out, "TARGET", l.target);
-    if (l.account)
-        put_cell(out, "ACCOUNT", l.account);
-    if (l.used)
-        put_cell(out, "LAST USED", l.used);
-    if (l.type)
-        put_cell(out, "TYPE", l.type);
+    put_cell(out, "TARGET", l->target);
+    if (l->account)
+        put_cell(out, "ACCOUNT", l->account);
+    if (l->used)
+        put_cell(out, "LAST USED", l->used);
+    if (l->type)
+        put_cell(out, "TYPE", l->type);
     end_line(m, out);
 }
 
 static void put_page(const struct menu *m, struct buffer *out, int64_t now_wall_us)
 {
+    const struct layout l = lay_out(m);
     size_t page = m->is_dumb ? m->shown_count : menu_page_size(m);
     size_t first = page ? m->selected / page * page : 0;
 
+    put_heading(m, &l, out);
     for (size_t i = first; i < first + page && i < m->shown_count; i++)
-        put_row(m, out, i, now_wall_us);
+        put_row(m, &l, out, i, now_wall_us);
     if (m->shown_count == 0)
         put_line(m, out,
                  !m->is_loaded   ? "  ..."
@@ -225,14 +238,32 @@ static void put_page(const struct menu *m, struct buffer *out, int64_t now_wall_
 
 /* ---- the message and the prompt ---- */
 
+/* Bytes of the message that one line takes: up to a blank, if there is one. *skip: with it. */
+static size_t message_line(const struct menu *m, const char *at, size_t *skip)
+{
+    size_t len = menu_fit(at, line_cells(m)), blank = len;
+
+    *skip = len;
+    if (at[len] == '\0')
+        return len;
+    while (blank > 0 && at[blank] != ' ')
+        blank--;
+    if (blank == 0)
+        return len;
+    *skip = blank + 1;
+    return blank;
+}
+
 static size_t message_lines(const struct menu *m)
 {
-    size_t cells = menu_cells(m->message), width = line_cells(m);
-    size_t wanted = (cells + width - 1) / width, most = (size_t)m->lines / 3;
     size_t spare = (size_t)m->lines - TITLE_LINES - PROMPT_LINES - 1; /* one row always shows */
+    size_t most = at_most((size_t)m->lines / 3, spare), lines = 0, skip;
 
-    most = most < spare ? most : spare;
-    return wanted < most ? wanted : most;
+    for (const char *at = m->message; *at && lines < most; at += skip) {
+        (void)message_line(m, at, &skip);
+        lines++;
+    }
+    return lines;
 }
 
 size_t menu_page_size(const struct menu *m)
@@ -245,10 +276,11 @@ size_t menu_page_size(const struct menu *m)
 static void put_message(const struct menu *m, struct buffer *out)
 {
     const char *at = m->message;
+    size_t skip;
 
-    for (size_t i = message_lines(m); i > 0; i--) {
-        put_line(m, out, at);
-        at += menu_fit(at, line_cells(m));
+    for (size_t i = message_lines(m); i > 0; i--, at += skip) {
+        buffer_put(out, at, message_line(m, at, &skip));
+        end_line(m, out);
     }
 }
 
@@ -294,7 +326,6 @@ static void put_keys(const struct menu *m, struct buffer *out)
 static void draw_list(const struct menu *m, int64_t now_wall_us, struct buffer *out)
 {
     buffer_put_str(out, "\r\n");
-    put_heading(m, out);
     put_page(m, out, now_wall_us);
     put_message(m, out);
     put_line(m, out, "A number or a part of a name, then Enter; ^C leaves.");
@@ -310,7 +341,6 @@ void menu_draw(const struct menu *m, int64_t now_wall_us, struct buffer *out)
         return;
     }
     buffer_put_str(out, "\033[?25l\033[H"); /* no cursor running about; no blank screen between */
-    put_heading(m, out);
     put_page(m, out, now_wall_us);
     put_message(m, out);
     buffer_put_str(out, "\033[J");

@@ -2,6 +2,7 @@
 import os
 import re
 
+import pexpect
 import pytest
 
 import harness
@@ -25,6 +26,7 @@ def menu(proxy, target, keys):
         made.append(t)
         return t
 
+    open_menu.key = keys.make("alice")
     yield open_menu
     for t in made:
         t.close(force=True)
@@ -107,6 +109,116 @@ def test_target_down_then_another(menu, proxy):
     rows = proxy.wait_history(2)
     assert [(s["resourceName"], s["endReason"]) for s in rows] == [
         ("dead", "target-unreachable"), ("web01", "user-exit")]
+
+
+def test_login_refused_then_another(menu, proxy, target):
+    """The target refuses the login: the sentence, and the menu again, on the same connection."""
+    proxy.do("target", "add", "refuser", "--type", "ssh", "--address", target.address, "--account",
+             target.account, "--auth", "password", "--secret-stdin", "--host-key",
+             target.host_key_line, input="wrong\n")
+    proxy.do("target", "add", "changed", "--type", "ssh", "--address", target.address, "--auth",
+             "none", "--host-key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOf1Ua97u02zWZDMXrm9VZ52"
+             "JMFpBkkyzzmK++tOQqZd")
+    proxy.grant("alice", "refuser").grant("alice", "changed")
+    t = harness.Client(proxy, target=None, key=menu.key).terminal()
+    t.expect("of 5\\] > $")
+    relay = proxy.relays()
+    for name, words in (("refuser", "refused the login"), ("changed", "has changed: expected"),
+                        ("refuser", "refused the login")):
+        t.send("\x15%s\r" % name)
+        t.expect(words)
+        t.expect("> %s$" % name)
+        assert proxy.wait_sessions(0) and proxy.relays() == relay
+    t.send("\x15web01\r")
+    answer(t, 12)
+    assert proxy.relays() == relay
+    row = proxy.wait_sessions(1, "active")[0]
+    assert (row["resourceName"], row["recording"]) == ("web01", "ok")
+    t.sendline("exit 3")
+    t.expect("closed")
+    t.close()
+    assert t.exitstatus == 3
+    rows = proxy.wait_history(4)
+    assert [(s["resourceName"], s["endReason"]) for s in rows] == [
+        ("refuser", "target-unreachable"), ("changed", "target-unreachable"),
+        ("refuser", "target-unreachable"), ("web01", "user-exit")]
+    assert "refused the login" in rows[0]["endText"]
+
+
+def test_back_at_the_menu_the_daemon_restarts(menu, proxy, target):
+    """The connection of a user who is back at the menu is adopted as one without a session."""
+    proxy.do("target", "add", "refuser", "--type", "ssh", "--address", target.address, "--account",
+             target.account, "--auth", "password", "--secret-stdin", "--host-key",
+             target.host_key_line, input="wrong\n")
+    proxy.grant("alice", "refuser")
+    t = harness.Client(proxy, target=None, key=menu.key).terminal()
+    t.expect("of 4\\] > $")
+    t.send("refuser\r")
+    t.expect("refused the login.*> refuser$")
+    proxy.kill()
+    proxy.start()
+    harness.wait_until(lambda: proxy.json("status")["adopted"] == 1, "it is adopted")
+    t.send("\x15web01\r")
+    answer(t, 13)
+    t.close(force=True)
+
+
+def test_last_used_first(menu, proxy, keys):
+    assert harness.Client(proxy, target="web02", key=keys.make("alice")).ssh("true").returncode == 0
+    t = menu()
+    text = "\n".join(screen(t.before + t.after))
+    assert re.search(r"> +1\) web02 .*just now +ssh\n +2\) dead .* never ", text), text
+    t.send("\r")
+    answer(t, 14)
+
+
+@pytest.mark.parametrize("cols,rows", [(80, 24), (40, 10), (20, 6)])
+def test_screens(menu, cols, rows):
+    """Nothing wraps or scrolls; the keys stand on the last line, the cursor behind the prompt."""
+    import pyte
+    t = menu(cols=cols, rows=rows)
+    s = pyte.Screen(cols, rows)
+    pyte.Stream(s).feed(t.before + t.after)
+    assert s.display[0].startswith("Targets of alice"[:cols - 1])
+    assert "^C" in s.display[-1] and s.display[-2].startswith("[3 of 3] >")
+    assert s.cursor.y == rows - 2
+    t.setwinsize(rows + 4, cols + 11)
+    t.expect("of 3\\] > $")
+    s.resize(rows + 4, cols + 11)
+    pyte.Stream(s).feed(t.before + t.after)
+    assert "^C" in s.display[-1] and s.display[-2].startswith("[3 of 3] >")
+
+
+def test_names_with_a_q_and_keys(menu, proxy, target):
+    proxy.add_target(target, "quebec").grant("alice", "quebec")
+    t = harness.Client(proxy, target=None, key=menu.key).terminal()
+    t.expect("of 4\\] > $")
+    t.send("q")
+    t.expect("1 of 4\\] > q$")
+    t.send("\x15\x1b[F")
+    t.expect(r">   4\) web02")
+    t.send("\x1b[H")
+    t.expect(r">   1\) dead")
+    t.send("w\x1b[B\r")  # the second that begins with it
+    answer(t, 15)
+    assert proxy.wait_sessions(1, "active")[0]["resourceName"] == "web02"
+
+
+def test_a_terminal_without_a_cursor(menu, proxy, keys, monkeypatch):
+    me = harness.Client(proxy, target=None, key=keys.make("alice"))
+    argv = me.ssh_argv(flags=("-tt",))
+    t = pexpect.spawn(argv[0], argv[1:], env=dict(os.environ, TERM="dumb"), encoding="utf-8",
+                      timeout=30)
+    t.expect(r"1\) dead.*2\) web01.*3\) web02.*A number or a part.*\[3 of 3\] > $")
+    assert "\x1b" not in t.before + t.after
+    t.send("web\r")
+    t.expect(r"2\) web01.*3\) web02.*\[2 of 3\] > web$")
+    t.send("\x15")
+    t.send("2\r")
+    t.expect("Connecting to web01")
+    answer(t, 16)
+    assert proxy.wait_sessions(1, "active")[0]["resourceName"] == "web01"
+    t.close(force=True)
 
 
 def test_nothing_matches(menu, proxy):
