@@ -10,6 +10,13 @@ DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev 
     libfreetype-dev fonts-dejavu-core libvterm-dev
     openssh-client openssh-server passwd util-linux scdoc)
 
+# NTLM for RDP comes from FreeRDP's WinPR, whose package has its version in its name.
+if grep -qs '^VERSION_ID="12"' /etc/os-release; then
+    DEPS_BUILD+=(libwinpr2-dev)
+else
+    DEPS_BUILD+=(libwinpr3-dev)
+fi
+
 # To test: the second compiler with its fuzzer, checkers, clients and terminals.
 DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-pytest
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
