@@ -11,6 +11,12 @@ foreach(pair example:proxy.conf.example man:docs/man/proxy.conf.5.scd)
   set_tests_properties(docs/options-${document} PROPERTIES LABELS docs TIMEOUT 60)
 endforeach()
 
+# docs/compatibility.md is made from the tests. To renew it: scripts/compatibility.py
+find_program(SALLYPORT_PYTHON NAMES /usr/bin/python3 python3 NO_CACHE)
+add_test(NAME docs/compatibility
+  COMMAND ${SALLYPORT_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/compatibility.py --check)
+set_tests_properties(docs/compatibility PROPERTIES LABELS docs TIMEOUT 60)
+
 # scripts/test.sh runs two trees at once: `ctest -L sanitize` and `-LE sanitize` tell them apart.
 if(SALLYPORT_SANITIZE)
   set_property(DIRECTORY APPEND PROPERTY LABELS sanitize)

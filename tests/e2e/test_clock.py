@@ -1,4 +1,4 @@
-"""Somebody sets the clock an hour forward or back: no session is ended, warned or measured wrongly."""
+"""The clock is set an hour forward or back: no session is ended, warned or measured wrongly."""
 import datetime
 import json
 import mmap

@@ -1,4 +1,4 @@
-"""The real ansible over ten hosts through the proxy, with and without pipelining, and ControlPersist."""
+"""The real ansible over ten hosts through the proxy: pipelining on and off, and ControlPersist."""
 import contextlib
 import os
 
@@ -32,7 +32,7 @@ def playground(client, hosts, tmp_path):
     sockets = stack.enter_context(compat.short_dir())
 
     def run(program, *args, pipelining=False, persist=True):
-        control = "-o ControlMaster=auto -o ControlPersist=60s" if persist else "-o ControlMaster=no"
+        control = "auto -o ControlPersist=60s" if persist else "no"
         (tmp_path / "ansible.cfg").write_text("""[defaults]
 inventory = %s/inventory
 forks = %d
@@ -45,7 +45,7 @@ retry_files_enabled = False
 nocows = 1
 [ssh_connection]
 pipelining = %s
-ssh_args = %s %s
+ssh_args = -o ControlMaster=%s %s
 control_path_dir = %s
 control_path = %%(directory)s/%%%%C
 """ % (tmp_path, FORKS, tmp_path, tmp_path, pipelining, control, common, sockets))

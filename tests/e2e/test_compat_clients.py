@@ -1,6 +1,6 @@
 """
-Other people's clients. Each logs in by key and by password, is refused with neither, runs a command
-whose output, errors and exit status arrive, and moves a file each way.
+Other people's clients. Each logs in by key and by password, is refused with a wrong one, runs a
+command whose output, errors and exit status arrive, and moves a file each way.
 """
 import asyncio
 import os
@@ -181,8 +181,9 @@ def test_paramiko(proxy, keys, files):
         sftp.put(str(source), str(there))
         sftp.get(str(there), str(back))
         assert moved(files)
-        sftp.close()  # close() alone drops the connection without a word, as a crash does
-        c.close()
+        sftp.close()
+        harness.wait_until(lambda: proxy.sessions()[0]["channels"] == [], "the channels are over")
+        c.close()  # drops the connection without a word: with a channel open, that is a crash
     assert devices(proxy, "paramiko_") == 2
     with pytest.raises(paramiko.AuthenticationException):
         paramiko.SSHClient.connect(c, "127.0.0.1", proxy.port, "alice+web01", password="wrong",
@@ -191,7 +192,7 @@ def test_paramiko(proxy, keys, files):
 
 @row("asyncssh 2")
 def test_asyncssh(proxy, keys, files):
-    """Key and password; command; file each way by SFTP and scp; ten commands side by side."""
+    """Key and password; command; file each way by SFTP and scp; eight commands side by side."""
     asyncssh = pytest.importorskip("asyncssh")
     source, there, back = files
 

@@ -1,4 +1,4 @@
-"""Those who stop reading: a terminal with ^S, a stopped client; memory stays bounded, nothing is lost."""
+"""Those who stop reading: a terminal with ^S, a stopped client; memory is bounded, all arrives."""
 import os
 import signal
 import socket
@@ -33,8 +33,7 @@ def wait_still(proxy):
 
 
 def watch_standing(proxy, relay, at):
-    """While the stream stands: no byte moves, memory is flat and below the bound, and the session is
-    alive for everybody who looks."""
+    """No byte moves, memory is flat and below the bound, and the session is alive."""
     memory = []
     for _ in range(CHECKS):
         time.sleep(0.2)  # the span of the observation, not a wait for something
@@ -43,12 +42,13 @@ def watch_standing(proxy, relay, at):
     assert proxy.sessions()[0]["status"] in ("active", "idle") and proxy.history() == []
     if not harness.SANITIZED:
         assert max(memory) < BOUND_KB, memory
-        assert memory[-1] <= memory[0] + 64, memory
+        assert max(memory[CHECKS // 2:]) <= max(memory[:CHECKS // 2]) + 512, memory
 
 
 @row("OpenSSH 9 ssh -tt")
 def test_stopped_terminal(make_proxy, target, keys):
-    """^S under a flood, far beyond the keep-alives: bytes and memory stand still; ^Q goes on; ^C works."""
+    """^S under a flood, beyond the keep-alives: bytes and memory stand still; ^Q goes on; ^C
+    works."""
     p = make_proxy({"ssh": {"keepalive_interval": "1s", "keepalive_count": "3"}})
     p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
     shell = harness.Client(p, key=keys.make("alice")).shell()
@@ -83,7 +83,7 @@ def test_stopped_terminal(make_proxy, target, keys):
 
 @row("OpenSSH 9 ssh")
 def test_reader_that_stops(make_proxy, target, keys):
-    """A program that does not read what ssh prints: bytes and memory stand still, then all of it comes."""
+    """A program that does not read what ssh prints: all stands still, then all comes."""
     p = make_proxy({"ssh": {"keepalive_interval": "1s", "keepalive_count": "3"}})
     p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
     size = 100 * MB
@@ -92,18 +92,18 @@ def test_reader_that_stops(make_proxy, target, keys):
         first = client.stdout.read(MB)
         relay = one_relay(p)
         watch_standing(p, relay, wait_still(p))
-        rest, _ = client.communicate(timeout=60)
-        assert client.returncode == 0 and len(first) + len(rest) == size
+        rest = client.stdout.read()
+        assert client.wait(20) == 0 and len(first) + len(rest) == size
     finally:
         client.kill()
         client.communicate()
     assert p.wait_history(1)[0]["bytesOut"] == size
 
 
-@row("OpenSSH 9 ssh", note="as a laptop that sleeps")
+@row("OpenSSH 9 ssh")
 def test_suspended_client(make_proxy, target, keys):
-    """A client under SIGSTOP: within the keep-alive limit it goes on where it was, beyond it the session
-    ends as lost."""
+    """A client under SIGSTOP, as on a laptop that sleeps: within the keep-alive limit it goes on
+    where it was, beyond it the session ends as lost."""
     p = make_proxy({"ssh": {"keepalive_interval": "1s", "keepalive_count": "5"}})
     p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
     shell = harness.Client(p, key=keys.make("alice")).shell()
@@ -125,7 +125,7 @@ def test_suspended_client(make_proxy, target, keys):
 
 @row("OpenSSH 9 ControlMaster")
 def test_other_channels_go_on(client, proxy):
-    """One channel that nobody reads, another with a shell, a third that copies: no one waits for another."""
+    """One channel that nobody reads, others with commands and a copy: none waits for another."""
     with compat.short_dir() as where, compat.master(client, where) as mux:
         stalled = client.popen("cat /dev/zero", flags=mux)
         try:
@@ -142,7 +142,7 @@ def test_other_channels_go_on(client, proxy):
             stalled.communicate()
 
 
-@row("any client (TCP)", note="a window of zero")
+@row("any client (TCP)")
 def test_closed_receive_window(proxy):
     """A peer that never reads before its login holds up nobody."""
     quiet = []

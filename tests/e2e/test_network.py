@@ -1,4 +1,4 @@
-"""Cables that are pulled: packets between client, proxy and target are dropped, and nobody says so."""
+"""Pulled cables: packets between client, proxy and target are dropped, and nobody says so."""
 import contextlib
 import os
 import random
