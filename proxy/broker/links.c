@@ -35,6 +35,7 @@
 #define HELLO_TIMEOUT_S     10
 #define END_DEADLINE_SSH_MS 1000 /* docs/link.md */
 #define END_DEADLINE_RDP_MS 4000 /* the sentence is drawn and held */
+#define END_SPREAD_MS       3    /* more for each one that is ending already */
 #define MESSAGES_A_TURN     32   /* of one relay, so that one cannot starve the rest */
 #define LINKS_BACKLOG       1024
 #define TALK_BURST          2000 /* messages of one relay at once, and in a second for ever */
@@ -736,12 +737,24 @@ static void relay_notice_op(void *relay, bool is_warning, const char *text)
     link_say(l);
 }
 
+/* A thousand relays that end at once share the processors, and each still has a goodbye to say. */
+static uint32_t ends_under_way(const struct links *all)
+{
+    const struct relay_link *l;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (l, &all->live, entry)
+        n += l->is_end_sent;
+    return n;
+}
+
 static void relay_end_op(void *relay, enum end_reason reason, const char *author, const char *text)
 {
     struct relay_link *l = relay;
     struct link_end *e = &link_begin(l, LINK_END)->end;
-    uint32_t ms = l->protocol == PROTOCOL_RDP ? END_DEADLINE_RDP_MS : END_DEADLINE_SSH_MS;
-    struct timeval deadline = {ms / 1000, 0};
+    uint32_t ms = (l->protocol == PROTOCOL_RDP ? END_DEADLINE_RDP_MS : END_DEADLINE_SSH_MS) +
+                  ends_under_way(l->links) * END_SPREAD_MS;
+    struct timeval deadline = {ms / 1000, ms % 1000 * 1000};
 
     l->is_end_sent = true;
     e->reason = (uint8_t)reason;
