@@ -193,7 +193,7 @@ void link_on_resumed(struct relay_link *l, struct link_message *m, int *fds)
 void link_on_event(struct relay_link *l, struct link_message *m, int *fds)
 {
     static const char *const kinds[] = {"host-key-mismatch", "channel-refused", "idle-warning",
-                                        "events-lost"};
+                                        "remote-forward", "events-lost"};
     char kind[sizeof(m->event.kind) + 8];
     bool is_known = false;
 

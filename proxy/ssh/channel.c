@@ -5,6 +5,7 @@
  */
 #include "proxy/ssh/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,17 +28,17 @@ struct channel *channel_find(struct session *s, ssh_channel user)
     return NULL;
 }
 
-static size_t count_channels(const struct session *s)
+static size_t count_sessions(const struct session *s)
 {
     const struct channel *c;
     size_t n = 0;
 
     TAILQ_FOREACH (c, &s->channels, link)
-        n++;
+        n += !c->forward;
     return n;
 }
 
-static struct channel *channel_create(struct session *s, ssh_message opening)
+struct channel *channel_create(struct session *s, ssh_message opening)
 {
     struct channel *c = calloc(1, sizeof(*c));
 
@@ -59,7 +60,7 @@ static struct channel *channel_create(struct session *s, ssh_message opening)
 
 /* A client that goes on asking (a browser behind -D) is refused each time and told of now and then:
  * neither the log nor the store grows with it. */
-static void refuse_open(struct session *s, ssh_message message, const char *why)
+void channel_refuse(struct session *s, ssh_message message, const char *why)
 {
     static struct log_limit limit;
 
@@ -86,15 +87,15 @@ void channel_open_message(struct session *s, ssh_message message)
         return;
     }
     if (ssh_message_subtype(message) != SSH_CHANNEL_SESSION) {
-        refuse_open(s, message, "only sessions are offered: no forwarding");
+        forward_open_message(s, message);
         return;
     }
-    if (count_channels(s) >= relay_policy(s->relay)->max_channels) {
-        refuse_open(s, message, "too many channels on one connection");
+    if (count_sessions(s) >= relay_policy(s->relay)->max_channels) {
+        channel_refuse(s, message, "too many channels on one connection");
         return;
     }
     if (!(c = channel_create(s, message))) {
-        refuse_open(s, message, "out of memory");
+        channel_refuse(s, message, "out of memory");
         return;
     }
     if (s->phase == PHASE_CHOOSING && !s->menu_channel)
@@ -103,37 +104,68 @@ void channel_open_message(struct session *s, ssh_message message)
 
 /* ---- opening ---- */
 
-static bool accept_user(struct channel *c)
+static void release_half(struct half *h)
 {
-    c->user.ssh = ssh_message_channel_request_open_reply_accept(c->opening);
+    if (!h->ssh)
+        return;
+    (void)ssh_remove_channel_callbacks(h->ssh, &h->callbacks); /* libssh may keep the channel */
+    ssh_channel_free(h->ssh);
+    h->ssh = NULL;
+}
+
+/* The half whose side asked for the channel, and the one that is asked for it. */
+static struct half *near_half(struct channel *c)
+{
+    return c->is_reverse ? &c->target : &c->user;
+}
+
+static struct half *far_half(struct channel *c)
+{
+    return c->is_reverse ? &c->user : &c->target;
+}
+
+static bool accept_near(struct channel *c)
+{
+    struct half *h = near_half(c);
+
+    h->ssh = ssh_message_channel_request_open_reply_accept(c->opening);
     ssh_message_free(c->opening);
     c->opening = NULL;
-    if (!c->user.ssh) {
+    if (!h->ssh) {
         c->state = CHANNEL_DONE;
         return false;
     }
-    pump_attach(&c->user);
+    pump_attach(h);
     return true;
 }
 
 void channel_accept_local(struct channel *c)
 {
-    if (accept_user(c))
+    if (accept_near(c))
         c->state = CHANNEL_LOCAL;
 }
 
 static void begin_open(struct channel *c)
 {
-    c->target.ssh = ssh_channel_new(c->session->target.ssh);
-    c->state = c->target.ssh ? CHANNEL_OPENING : CHANNEL_DONE;
+    struct half *h = far_half(c);
+
+    if (c->forward && !forward_is_allowed(c))
+        return;
+    h->ssh = leg_is_alive(h->leg) ? ssh_channel_new(h->leg->ssh) : NULL;
+    c->state = h->ssh ? CHANNEL_OPENING : CHANNEL_DONE;
+    if (h->ssh)
+        pump_attach(h); /* a server that speaks first does so right behind its yes */
 }
 
-/* The target said no: the client is told, or, behind the menu, the channel just ends. */
+/* The other side said no: who asked is told, or, behind the menu, the channel just ends. */
 static void open_refused(struct channel *c)
 {
-    log_info("the target refused a channel: %s", ssh_get_error(c->session->target.ssh));
+    const char *who = c->is_reverse ? "the client" : "the target", *to = c->command;
+    char why[SESSION_TEXT_MAX];
+
+    snprintf(why, sizeof(why), "%s%s%s refused it", to ? to : "", to ? ": " : "", who);
     if (c->opening) {
-        refuse_open(c->session, c->opening, "the target refused it");
+        channel_refuse(c->session, c->opening, why);
         c->opening = NULL;
         c->state = CHANNEL_DONE;
         return;
@@ -143,19 +175,22 @@ static void open_refused(struct channel *c)
 
 static void step_opening(struct channel *c)
 {
-    int rc = ssh_channel_open_session(c->target.ssh);
+    struct half *h = far_half(c);
+    int rc = SSH_ERROR;
 
+    if (h->ssh && leg_is_alive(h->leg))
+        rc = c->forward ? forward_open(c) : ssh_channel_open_session(h->ssh);
     if (rc == SSH_AGAIN)
         return;
     if (rc != SSH_OK) {
-        ssh_channel_free(c->target.ssh);
-        c->target.ssh = NULL;
+        release_half(h);
         open_refused(c);
         return;
     }
-    pump_attach(&c->target);
-    if (!c->opening || accept_user(c))
+    if (!c->opening || accept_near(c))
         c->state = CHANNEL_OPEN;
+    if (c->forward && c->state == CHANNEL_OPEN)
+        forward_opened(c);
 }
 
 void channel_target_is_up(struct session *s)
@@ -238,8 +273,8 @@ void channel_exit_local(struct channel *c, uint32_t status)
 
 static void keep_hold(struct channel *c)
 {
-    bool wanted = c->has_started && !c->has_pty && !c->has_status && !c->has_signal &&
-                  !c->target.got_close &&
+    bool wanted = c->has_started && !c->forward && !c->has_pty && !c->has_status &&
+                  !c->has_signal && !c->target.got_close &&
                   (c->kind == CHANNEL_EXEC || c->kind == CHANNEL_TRANSFER) &&
                   relay_policy(c->session->relay)->counts == COUNTS_AUTO;
 
@@ -258,6 +293,18 @@ static void answer_close(struct channel *c)
         return;
     send_exit(c);
     send_close(&c->user);
+}
+
+/* Both sides of a forwarded connection are alike: who closed is done with it. */
+static void step_forward(struct channel *c)
+{
+    pump_step(c);
+    pass_ends(&c->user, &c->target);
+    pass_ends(&c->target, &c->user);
+    if (c->user.got_close)
+        send_close(&c->user);
+    if (c->target.got_close)
+        send_close(&c->target);
 }
 
 static void step_open(struct channel *c, int64_t now_ms)
@@ -294,7 +341,9 @@ void channel_step(struct channel *c, int64_t now_ms)
         step_opening(c);
     if (c->state == CHANNEL_LOCAL)
         step_local(c);
-    if (c->state == CHANNEL_OPEN)
+    if (c->state == CHANNEL_OPEN && c->forward)
+        step_forward(c);
+    else if (c->state == CHANNEL_OPEN)
         step_open(c, now_ms);
     if (c->state >= CHANNEL_LOCAL && channel_is_ended(c))
         c->state = CHANNEL_DONE;
@@ -302,30 +351,24 @@ void channel_step(struct channel *c, int64_t now_ms)
 
 /* ---- going ---- */
 
-static void release_half(struct half *h)
-{
-    if (!h->ssh)
-        return;
-    (void)ssh_remove_channel_callbacks(h->ssh, &h->callbacks); /* libssh may keep the channel */
-    ssh_channel_free(h->ssh);
-    h->ssh = NULL;
-}
-
-static void tell_closed(struct channel *c)
+void channel_tell(struct channel *c, enum link_channel_change change)
 {
     struct link_channel told = {
         .channel = c->number,
-        .change = LINK_CHANNEL_CLOSED,
+        .change = (uint8_t)change,
         .kind = (uint8_t)c->kind,
         .has_pty = c->has_pty,
-        .bytes_in = c->bytes_in,
-        .bytes_out = c->bytes_out,
-        .exit_status = c->has_status ? c->exit_status : UINT32_MAX,
-        .duration_ms = (uint64_t)(clock_mono_ms() - c->started_ms),
+        .exit_status = UINT32_MAX,
     };
 
     text_copy(told.command, sizeof(told.command), c->command ? c->command : "");
-    text_copy(told.exit_signal, sizeof(told.exit_signal), c->exit_signal);
+    if (change == LINK_CHANNEL_CLOSED) {
+        told.bytes_in = c->bytes_in;
+        told.bytes_out = c->bytes_out;
+        told.exit_status = c->has_status ? c->exit_status : UINT32_MAX;
+        told.duration_ms = (uint64_t)(clock_mono_ms() - c->started_ms);
+        text_copy(told.exit_signal, sizeof(told.exit_signal), c->exit_signal);
+    }
     relay_channel(c->session->relay, &told);
 }
 
@@ -347,7 +390,7 @@ static void channel_destroy(struct channel *c)
     audit_close(c);
     watch_over(c);
     if (c->is_told)
-        tell_closed(c);
+        channel_tell(c, LINK_CHANNEL_CLOSED);
     request_clear(c); /* before their channel */
     if (c->opening)
         ssh_message_free(c->opening);
@@ -358,6 +401,7 @@ static void channel_destroy(struct channel *c)
         spool_finish(&c->target.in[i]);
     }
     buffer_finish(&c->notice);
+    forward_free(c->forward);
     free(c->command);
     free(c);
 }

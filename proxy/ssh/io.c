@@ -165,6 +165,7 @@ ssize_t recv(int fd, void *dst, size_t len, int flags)
     }
     if (io->len > 0) {
         n = len < io->len ? len : io->len;
+        n = io->portion > 0 && n > io->portion ? io->portion : n;
         memcpy(dst, io->data + io->start, n);
         io->start += (uint32_t)n;
         io->len -= (uint32_t)n;

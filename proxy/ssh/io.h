@@ -19,8 +19,9 @@ struct io {
     int error;     /* errno of a failed read, reported once the buffer is empty */
     uint8_t *data; /* NULL while nothing is buffered */
     uint32_t start, len;
-    bool may_read;   /* set only while its owner wants packets: writes never dispatch reads */
-    bool is_drained; /* the kernel had nothing more; cleared by io_readable() */
+    uint32_t portion; /* recv() returns no more than this at a time; 0: no such limit */
+    bool may_read;    /* set only while its owner wants packets: writes never dispatch reads */
+    bool is_drained;  /* the kernel had nothing more; cleared by io_readable() */
     bool is_eof;
     bool is_corked;  /* what libssh writes waits in its buffer, for one send() at the turn's end */
     bool is_blocked; /* the kernel took less than it was given; cleared by io_writable() */

@@ -20,6 +20,9 @@
 #define DRIVE_STEPS \
     64 /* times 4 KiB: what fits the cache, and one busy leg does not starve the other */
 
+#define PACKET_HEAD  4    /* bytes that libssh waits for before it begins a packet, at least */
+#define PACKET_STEPS 4096 /* times PACKET_HEAD a turn */
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct leg *leg = arg;
@@ -175,6 +178,21 @@ void leg_cork(struct leg *leg)
         io_cork(leg->io, true);
 }
 
+/* Fewer bytes than the head of any packet: what follows a packet in one read never begins the next
+ * one, whose beginning would overwrite it. */
+static void drive_by_packet(struct leg *leg)
+{
+    int rc = SSH_OK;
+
+    leg->io->portion = PACKET_HEAD;
+    for (int i = 0; i < PACKET_STEPS && rc == SSH_OK && leg->on_packet; i++) {
+        rc = ssh_event_dopoll(leg->poll, 0);
+        if (!leg->on_packet(leg->packet_arg))
+            leg->on_packet = NULL;
+    }
+    leg->io->portion = 0;
+}
+
 void leg_drive(struct leg *leg)
 {
     int rc = SSH_OK;
@@ -182,13 +200,21 @@ void leg_drive(struct leg *leg)
     if (!leg_is_alive(leg) || leg->is_lent)
         return;
     leg->io->may_read = true;
-    for (int i = 0; i < DRIVE_STEPS && rc == SSH_OK && leg->poll; i++)
+    if (leg->on_packet)
+        drive_by_packet(leg);
+    for (int i = 0; i < DRIVE_STEPS && rc == SSH_OK && leg->poll && !leg->on_packet; i++)
         rc = ssh_event_dopoll(leg->poll, 0);
     check_alive(leg);
     if (leg->state == LEG_HANDSHAKE)
         step_handshake(leg);
     if (leg->io)
         leg->io->may_read = false;
+}
+
+void leg_watch_packets(struct leg *leg, bool (*fn)(void *arg), void *arg)
+{
+    leg->on_packet = fn;
+    leg->packet_arg = arg;
 }
 
 static void flush(struct leg *leg)
@@ -250,6 +276,31 @@ uint32_t leg_room(const struct leg *leg)
     return leg->state != LEG_UP || leg->unsent >= LEG_BUDGET ? 0 : LEG_BUDGET - leg->unsent;
 }
 
+/*
+ * Is no keep-alive's answer awaited (any more)? libssh keeps one global request at a time, tells
+ * nobody whether that of a keep-alive was answered, and any other call for a global request sends
+ * nothing while one is under way but returns what became of it: so ask with one.
+ */
+static bool take_answer(struct leg *leg)
+{
+    if (leg->is_probing && ssh_channel_cancel_forward(leg->ssh, "", 0) != SSH_AGAIN)
+        leg->is_probing = false;
+    return !leg->is_probing;
+}
+
+bool leg_begin_request(struct leg *leg)
+{
+    if (leg->state != LEG_UP || leg->is_asking || !take_answer(leg))
+        return false;
+    leg->is_asking = true;
+    return true;
+}
+
+void leg_end_request(struct leg *leg)
+{
+    leg->is_asking = false;
+}
+
 bool leg_keepalive(struct leg *leg, uint32_t count)
 {
     if (leg->state != LEG_UP || leg->is_lent)
@@ -257,16 +308,16 @@ bool leg_keepalive(struct leg *leg, uint32_t count)
     if (leg->io->received != leg->seen_bytes) {
         leg->seen_bytes = leg->io->received;
         leg->unanswered = 0;
-        if (leg->is_probing)
-            ssh_send_keepalive(leg->ssh); /* sends nothing: takes the answer to the last one */
-        leg->is_probing = false;
+        (void)take_answer(leg);
         return true;
     }
     if (leg->unanswered >= count)
         return false;
     leg->unanswered++;
-    ssh_send_keepalive(leg->ssh);
-    leg->is_probing = true;
+    if (!leg->is_asking && take_answer(leg)) { /* a request that is under way will do as well */
+        ssh_send_keepalive(leg->ssh);
+        leg->is_probing = true;
+    }
     return true;
 }
 
@@ -275,10 +326,10 @@ void leg_ask(struct leg *leg)
     if (leg->state != LEG_UP)
         return;
     leg->asked_bytes = leg->io->received;
-    if (leg->is_probing)
-        ssh_send_keepalive(leg->ssh); /* takes the answer to the last one */
-    ssh_send_keepalive(leg->ssh);
-    leg->is_probing = true;
+    if (!leg->is_asking && take_answer(leg)) {
+        ssh_send_keepalive(leg->ssh);
+        leg->is_probing = true;
+    }
     leg_settle(leg);
 }
 

@@ -47,8 +47,11 @@ struct leg {
     uint32_t unsent;     /* written since the output buffer was last empty */
     uint64_t seen_bytes; /* io->received at the last keep-alive */
     uint32_t unanswered; /* keep-alives in a row without a byte from the peer */
-    bool is_probing;
+    bool is_probing;     /* a keep-alive of ours waits for its answer */
     bool is_lent;
+    bool is_asking;               /* another global request of ours does; see leg_begin_request() */
+    bool (*on_packet)(void *arg); /* see leg_watch_packets() */
+    void *packet_arg;
     uint64_t asked_bytes; /* io->received at leg_ask() */
     char error[200];      /* libssh's words, for the log and for sentences */
     void (*wake)(void *arg);
@@ -86,6 +89,13 @@ MUST_CHECK bool leg_keepalive(struct leg *leg, uint32_t count);
  * that answers has handled what was sent before. */
 void leg_ask(struct leg *leg);
 bool leg_has_answered(const struct leg *leg);
+/* Global requests of ours, one at a time as libssh has it, keep-alives among them: true when one
+ * may be sent now; none of the leg's own is until leg_end_request(). */
+MUST_CHECK bool leg_begin_request(struct leg *leg);
+void leg_end_request(struct leg *leg);
+/* Hand libssh so little at a time that at most one packet is handled between two calls of fn, until
+ * it returns false: for the one answer that libssh looks up in the last packet. Slow. */
+void leg_watch_packets(struct leg *leg, bool (*fn)(void *arg), void *arg);
 void leg_set_user_timeout(struct leg *leg, uint32_t ms);
 
 /* Say SSH_MSG_DISCONNECT with text; every channel of libssh's is gone after this. The socket stays

@@ -125,8 +125,8 @@ static void on_agent_request(ssh_session ssh, ssh_channel ch, void *arg)
 
     (void)ssh;
     (void)ch;
-    if (h == &h->channel->user)
-        h->channel->session->has_agent = true;
+    h->channel->session->has_agent = true;
+    request_add_agent(h->channel);
 }
 
 static void on_exit_status(ssh_session ssh, ssh_channel ch, int status, void *arg)
@@ -158,6 +158,19 @@ static void on_exit_signal(ssh_session ssh, ssh_channel ch, const char *name, in
     text_copy(c->exit_text, sizeof(c->exit_text), text ? text : "");
 }
 
+/* libssh answers for itself, with yes where a callback is: so there is none where the policy says
+ * no.
+ */
+static bool takes_agent_requests(const struct half *h)
+{
+    const struct channel *c = h->channel;
+
+    if (h != &c->user || c->forward)
+        return false;
+    return c->session->phase != PHASE_RELAYING ||
+           refuse_is_allowed(c->session, POLICY_CHANNEL_AGENT);
+}
+
 void pump_attach(struct half *h)
 {
     h->callbacks = (struct ssh_channel_callbacks_struct){
@@ -166,10 +179,11 @@ void pump_attach(struct half *h)
         .channel_eof_function = on_eof,
         .channel_close_function = on_close,
         .channel_signal_function = on_signal,
-        .channel_auth_agent_req_function = on_agent_request,
         .channel_exit_status_function = on_exit_status,
         .channel_exit_signal_function = on_exit_signal,
     };
+    if (takes_agent_requests(h))
+        h->callbacks.channel_auth_agent_req_function = on_agent_request;
     ssh_callbacks_init(&h->callbacks);
     (void)ssh_set_channel_callbacks(h->ssh, &h->callbacks);
 }

@@ -20,6 +20,7 @@
 #define TEXT_MAX       65536 /* of a command; libssh's packets are below 256 KiB */
 #define NAME_MAX_BYTES 256
 #define SIZE_MAX_CELLS 1000
+#define COOKIE_MAX     1024
 
 struct request_row {
     int subtype; /* of libssh's message; -1 for none */
@@ -159,6 +160,39 @@ static int send_signal(struct channel *c, struct request *r)
     return ssh_channel_request_send_signal(c->target.ssh, r->text);
 }
 
+static bool read_x11(struct channel *c, struct request *r)
+{
+    const char *protocol = ssh_message_channel_request_x11_auth_protocol(r->message);
+    const char *cookie = ssh_message_channel_request_x11_auth_cookie(r->message);
+
+    (void)c;
+    r->text = copy_text(protocol, NAME_MAX_BYTES);
+    r->value = copy_text(cookie, COOKIE_MAX);
+    r->is_single = ssh_message_channel_request_x11_single_connection(r->message) != 0;
+    r->screen = (uint32_t)ssh_message_channel_request_x11_screen_number(r->message);
+    return r->text && r->value;
+}
+
+static int send_x11(struct channel *c, struct request *r)
+{
+    int rc =
+        ssh_channel_request_x11(c->target.ssh, r->is_single, r->text, r->value, (int)r->screen);
+
+    if (rc == SSH_OK)
+        c->session->passes_x11 = true;
+    return rc;
+}
+
+static int send_agent(struct channel *c, struct request *r)
+{
+    int rc = ssh_channel_request_auth_agent(c->target.ssh);
+
+    (void)r;
+    if (rc == SSH_OK)
+        c->session->passes_agent = true;
+    return rc;
+}
+
 static const struct request_row rows[] = {
     {SSH_CHANNEL_REQUEST_PTY, "pty-req", false, read_pty, send_pty},
     {SSH_CHANNEL_REQUEST_ENV, "env", false, read_env, send_env},
@@ -166,20 +200,24 @@ static const struct request_row rows[] = {
     {SSH_CHANNEL_REQUEST_SHELL, "shell", true, read_shell, send_shell},
     {SSH_CHANNEL_REQUEST_EXEC, "exec", true, read_exec, send_exec},
     {SSH_CHANNEL_REQUEST_SUBSYSTEM, "subsystem", true, read_subsystem, send_subsystem},
+    {SSH_CHANNEL_REQUEST_X11, "x11-req", false, read_x11, send_x11},
     {-1, "signal", false, NULL, send_signal},
+    {-1, "auth-agent-req", false, NULL, send_agent},
 };
 
 #define ROW_PTY    (&rows[0])
 #define ROW_RESIZE (&rows[2])
-#define ROW_SIGNAL (&rows[6])
+#define ROW_X11    (&rows[6])
+#define ROW_SIGNAL (&rows[7])
+#define ROW_AGENT  (&rows[8])
 
 static const struct request_row *find_row(int subtype)
 {
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        if (rows[i].subtype == subtype)
+        if (rows[i].subtype == subtype && rows[i].read)
             return &rows[i];
     }
-    return NULL; /* x11, break, agent and what libssh does not know */
+    return NULL; /* break, and what libssh does not know */
 }
 
 /* ---- the queue ---- */
@@ -250,6 +288,11 @@ void request_add_signal(struct channel *c, const char *name)
         add_own(c, ROW_SIGNAL, name, 0, 0);
 }
 
+void request_add_agent(struct channel *c)
+{
+    add_own(c, ROW_AGENT, NULL, 0, 0);
+}
+
 void request_add_resize(struct channel *c, uint16_t cols, uint16_t lines)
 {
     add_own(c, ROW_RESIZE, NULL, cols, lines);
@@ -304,7 +347,7 @@ static struct request *read_message(struct channel *c, ssh_message message)
     const struct request_row *row = find_row(ssh_message_subtype(message));
     struct request *r;
 
-    if (!row || !row->read || c->request_count >= CHANNEL_QUEUE_MAX ||
+    if (!row || !row->read || c->forward || c->request_count >= CHANNEL_QUEUE_MAX ||
         (row->starts && has_start(c)) || !(r = calloc(1, sizeof(*r))))
         return NULL;
     r->row = row;
@@ -339,20 +382,6 @@ void request_message(struct session *s, ssh_message message)
 
 /* ---- to the target ---- */
 
-static void tell(struct channel *c, enum link_channel_change change)
-{
-    struct link_channel told = {
-        .channel = c->number,
-        .change = (uint8_t)change,
-        .kind = (uint8_t)c->kind,
-        .has_pty = c->has_pty,
-        .exit_status = UINT32_MAX,
-    };
-
-    text_copy(told.command, sizeof(told.command), c->command ? c->command : "");
-    relay_channel(c->session->relay, &told);
-}
-
 static void started(struct channel *c, bool is_ok)
 {
     c->has_started = is_ok;
@@ -360,7 +389,56 @@ static void started(struct channel *c, bool is_ok)
     c->started_ms = clock_mono_ms();
     if (is_ok)
         audit_start(c);
-    tell(c, is_ok ? LINK_CHANNEL_OPENED : LINK_CHANNEL_REFUSED);
+    channel_tell(c, is_ok ? LINK_CHANNEL_OPENED : LINK_CHANNEL_REFUSED);
+}
+
+/* What a request asks for, as the policy has it; 0: nothing that it knows. */
+static unsigned kind_of_request(const struct channel *c, const struct request *r)
+{
+    if (r->row == ROW_X11)
+        return POLICY_CHANNEL_X11;
+    if (r->row == ROW_AGENT)
+        return POLICY_CHANNEL_AGENT;
+    if (!r->row->starts)
+        return 0;
+    if (c->kind == CHANNEL_SHELL)
+        return POLICY_CHANNEL_SHELL;
+    if (c->kind == CHANNEL_SUBSYSTEM && c->command && strcmp(c->command, "sftp") == 0)
+        return POLICY_CHANNEL_SFTP;
+    return POLICY_CHANNEL_EXEC; /* other subsystems too: programs of the target by another name */
+}
+
+static const char *refused_text(unsigned kind)
+{
+    switch (kind) {
+    case POLICY_CHANNEL_X11:
+        return "X11 forwarding";
+    case POLICY_CHANNEL_AGENT:
+        return "agent forwarding";
+    case POLICY_CHANNEL_SHELL:
+        return "a shell";
+    case POLICY_CHANNEL_SFTP:
+        return "sftp";
+    default:
+        return "a command";
+    }
+}
+
+/* True when the policy does not allow the request, which is answered then: with yes, when something
+ * would start, as a client that is told no does not show what came on stderr. */
+static bool refuse(struct channel *c, struct request *r)
+{
+    unsigned kind = kind_of_request(c, r);
+
+    if (kind == 0 || refuse_is_allowed(c->session, kind))
+        return false;
+    answer(r, r->row->starts);
+    if (r->row->starts)
+        refuse_start(c, refused_text(kind));
+    else
+        refuse_tell(c->session, kind, refused_text(kind));
+    drop_head(c);
+    return true;
 }
 
 /* mosh runs its server over SSH and then leaves SSH for UDP: past the proxy, or into nothing. The
@@ -391,6 +469,8 @@ void request_step(struct channel *c)
             refuse_mosh(c, r);
             return;
         }
+        if (!r->is_sent && refuse(c, r))
+            continue;
         if (!r->is_sent && !c->target.got_close && r->row->starts && !record_is_ready(c))
             return;
         if (r->is_sent || !c->target.got_close)

@@ -97,7 +97,10 @@ static void hand_out(struct session *s, ssh_message message)
     case SSH_REQUEST_CHANNEL:
         request_message(s, message);
         break;
-    default: /* global requests: no forwarding yet */
+    case SSH_REQUEST_GLOBAL:
+        listen_message(s, message);
+        break;
+    default:
         refuse_message(s, message);
         break;
     }
@@ -110,10 +113,13 @@ static void take_messages(struct session *s)
     while (s->user.state == LEG_UP && !s->login.message && s->phase < PHASE_ENDING &&
            (message = ssh_message_get(s->user.ssh)))
         hand_out(s, message);
-    /* a target opens no channels and asks nothing that is offered here */
     while (s->target.state == LEG_UP && s->phase == PHASE_RELAYING &&
-           (message = ssh_message_get(s->target.ssh)))
-        refuse_message(s, message);
+           (message = ssh_message_get(s->target.ssh))) {
+        if (ssh_message_type(message) == SSH_REQUEST_CHANNEL_OPEN)
+            forward_target_opens(s, message);
+        else
+            refuse_message(s, message);
+    }
 }
 
 /* ---- keep-alive and rest ---- */
@@ -347,7 +353,9 @@ static void drive_user(struct session *s)
 {
     enum leg_state before = s->user.state;
 
+    overheard_begin();
     leg_drive(&s->user);
+    overheard_end(s);
     look_at_client(s);
     if (before == LEG_HANDSHAKE && s->user.state == LEG_UP && !s->is_inner)
         relay_set_device(s->relay, blob_software(ssh_get_clientbanner(s->user.ssh)));
@@ -365,6 +373,7 @@ static void take_turn(struct session *s)
     drive_user(s);
     target_drive(s);
     user_step(s, now_ms);
+    listen_step(s); /* before a channel that the target opens for what it agreed to just now */
     take_messages(s);
     target_step(s, now_ms);
     step_channels(s, now_ms);
@@ -401,6 +410,7 @@ static void session_finish(void *self)
     channel_free_all(s);
     watch_free_all(s);
     jump_free_all(s);
+    listen_free_all(s);
     choose_done(s);
     leg_close(&s->user);
     target_close(s);

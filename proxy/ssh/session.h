@@ -27,6 +27,7 @@ struct asking;
 struct channel;
 struct door;
 struct jumps;
+struct listens;
 struct menu;
 struct hop;
 struct recording_position;
@@ -83,8 +84,10 @@ struct request {
     STAILQ_ENTRY(request) link;
     const struct request_row *row;
     ssh_message message; /* owned; NULL: nobody waits for the answer */
-    char *text;          /* terminal type, variable, command, subsystem or signal */
-    char *value;         /* of the variable */
+    bool is_single;      /* x11-req: for one connection only */
+    uint32_t screen;     /* x11-req */
+    char *text;          /* terminal type, variable, command, subsystem, signal or X11 protocol */
+    char *value;         /* of the variable; the X11 cookie */
     uint16_t cols, rows;
     bool is_own;  /* ours, not the client's */
     bool is_sent; /* the target was asked */
@@ -99,12 +102,21 @@ enum record_state {
     RECORD_REFUSED
 };
 
+/* A forwarded connection's ends, as whoever opened the channel named them. */
+struct forward {
+    char *host; /* where it goes; of a -R, where the target listens; "" when it has none */
+    char *origin;
+    uint16_t port, origin_port;
+};
+
 struct channel {
     TAILQ_ENTRY(channel) link;
     struct session *session; /* not owned */
     enum channel_state state;
-    uint32_t number;     /* 1 for the first of the session */
-    ssh_message opening; /* owned: the open that waits for its answer */
+    uint32_t number;         /* 1 for the first of the session */
+    ssh_message opening;     /* owned: the open that waits for its answer */
+    struct forward *forward; /* owned; NULL: a session channel */
+    bool is_reverse;         /* the target opened it */
     struct half user, target;
     struct request_list requests;
     size_t request_count, env_count;
@@ -193,6 +205,9 @@ struct session {
     bool is_inner;       /* came through a jump */
     int64_t
         outer_word_by_ms; /* how long the broker may take to say what became of that; 0 not yet */
+    struct listens *listens;       /* owned; NULL until one is asked for */
+    bool passes_agent, passes_x11; /* the target was asked to forward them: it may open channels */
+    uint64_t told_refused;         /* bits of enum policy_channel: the terminal has said so */
     struct menu *menu;
     struct channel *menu_channel; /* not owned */
     struct ending ending;
@@ -246,7 +261,13 @@ bool ask_request(struct channel *c, bool starts);
 void ask_stop(struct session *s);
 
 /* ---- channel.c: pairs of channels ---- */
+/* The kind is CHANNEL_SHELL until more is known; opening is owned from here. NULL: out of memory,
+ * and the message is the caller's. */
+struct channel *channel_create(struct session *s, ssh_message opening);
 void channel_open_message(struct session *s, ssh_message message);
+/* Refuse an open, which is freed; the log and the events say why, now and then. */
+void channel_refuse(struct session *s, ssh_message message, const char *why);
+void channel_tell(struct channel *c, enum link_channel_change change);
 void channel_target_is_up(struct session *s);
 void channel_step(struct channel *c, int64_t now_ms);
 void channel_sweep(struct session *s);
@@ -258,6 +279,35 @@ bool channel_any_open(const struct session *s);
 /* Accept the client's open without a target. */
 void channel_accept_local(struct channel *c);
 void channel_exit_local(struct channel *c, uint32_t status);
+
+/* ---- forward.c: channels that are forwarded connections ---- */
+void forward_open_message(struct session *s, ssh_message message); /* of the client */
+void forward_target_opens(struct session *s, ssh_message message);
+/* As the policy stands: false, the channel is done and the client was told. */
+bool forward_is_allowed(struct channel *c);
+int forward_open(struct channel *c); /* SSH_OK, SSH_AGAIN or SSH_ERROR */
+void forward_opened(struct channel *c);
+void forward_free(struct forward *f);
+
+/* ---- listen.c: what the target listens for on the client's behalf (-R) ---- */
+void listen_message(struct session *s, ssh_message message);
+void listen_step(struct session *s);
+/* The address as the client asked for it, or NULL: nobody asked. */
+const char *listen_find(const struct session *s, const char *address, uint16_t port);
+void listen_free_all(struct session *s);
+
+/* ---- refuse.c: what the policy does not allow ---- */
+bool refuse_is_allowed(const struct session *s, enum policy_channel kind);
+/* Tell the client (a debug message, a line on its terminals once a kind) and the broker (an event,
+ * now and then). what: "forwarding to db01:5432". */
+void refuse_tell(struct session *s, enum policy_channel kind, const char *what);
+/* The same for something that would run on this channel: on its stderr, and it ends with status 1.
+ */
+void refuse_start(struct channel *c, const char *what);
+
+/* ---- overheard.c: what libssh refuses without asking ---- */
+void overheard_begin(void);
+void overheard_end(struct session *s);
 
 /* ---- pump.c: bytes ---- */
 void pump_attach(struct half *h);
@@ -278,6 +328,7 @@ size_t pump_type(struct channel *c, const void *data, size_t len);
 void request_message(struct session *s, ssh_message message);
 void request_step(struct channel *c);
 void request_add_signal(struct channel *c, const char *name);
+void request_add_agent(struct channel *c);
 void request_add_resize(struct channel *c, uint16_t cols, uint16_t rows);
 void request_clear(struct channel *c);
 
