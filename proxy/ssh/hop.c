@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <sallyport/clock.h>
+#include <sallyport/cursor.h>
 #include <sallyport/fingerprint.h>
 #include <sallyport/log.h>
 #include <sallyport/text.h>
@@ -141,6 +141,32 @@ void hop_pinned(struct hop *h, bool is_ok, const char *text)
 
 /* ---- credentials ---- */
 
+static bool skip_string(struct cursor *c)
+{
+    struct cursor s;
+    uint32_t len;
+
+    return cursor_be32(c, &len) && cursor_sub(c, len, &s);
+}
+
+/* The parts of a key stand behind its type, those of a certificate behind its type and a nonce
+ * (OpenSSH PROTOCOL.certkeys). */
+static bool is_certified(ssh_key cert, ssh_key key)
+{
+    uint8_t a[LINK_KEY_MAX], b[LINK_KEY_MAX];
+    struct cursor has, wanted;
+    ssh_key public = NULL;
+
+    if (ssh_pki_export_privkey_to_pubkey(key, &public) != SSH_OK)
+        return false;
+    has = cursor_of(a, blob_export(cert, a, sizeof(a)));
+    wanted = cursor_of(b, blob_export(public, b, sizeof(b)));
+    ssh_key_free(public);
+    return skip_string(&has) && skip_string(&has) && skip_string(&wanted) &&
+           cursor_left(&wanted) > 0 && cursor_left(&has) > cursor_left(&wanted) &&
+           memcmp(has.at, wanted.at, cursor_left(&wanted)) == 0;
+}
+
 static bool import_certificate(struct hop *h)
 {
     char line[LINK_KEY_MAX + 1], *blank;
@@ -153,6 +179,8 @@ static bool import_certificate(struct hop *h)
         *blank = '\0';
         rc = ssh_pki_import_cert_base64(blank + 1, ssh_key_type_from_name(line), &cert);
     }
+    if (rc == SSH_OK && !is_certified(cert, h->key))
+        rc = SSH_ERROR; /* of another key: libssh would copy it all the same */
     if (rc == SSH_OK)
         rc = ssh_pki_copy_cert_to_privkey(cert, h->key);
     ssh_key_free(cert);
@@ -372,6 +400,15 @@ static int try_once(struct hop *h)
     }
 }
 
+static const char *what_was_refused(const struct hop *h)
+{
+    if (h->step == HOP_PROMPT && !h->has_answered)
+        return "the answers";
+    if (h->step == HOP_KEY && h->told->certificate.len > 0)
+        return "key with certificate";
+    return auth_names[h->told->auth];
+}
+
 static void step_login(struct hop *h)
 {
     int rc = GO_ON;
@@ -384,8 +421,7 @@ static void step_login(struct hop *h)
     } else if (rc == SSH_AUTH_PARTIAL) {
         fail_login(h, "it wants more than one proof");
     } else if (rc == SSH_AUTH_DENIED || rc == GO_ON) {
-        fail_login(h, h->step == HOP_PROMPT && !h->has_answered ? "the answers"
-                                                                : auth_names[h->told->auth]);
+        fail_login(h, what_was_refused(h));
     } else if (rc == SSH_AUTH_ERROR && leg_is_alive(h->leg)) {
         fail_login(h, "it broke off the login");
     }
