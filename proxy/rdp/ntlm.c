@@ -12,6 +12,7 @@
 #include <winpr/ssl.h>
 #include <winpr/sspi.h>
 #include <winpr/version.h>
+#include <winpr/wlog.h>
 
 #include <sallyport/log.h>
 #include <sallyport/secret.h>
@@ -291,6 +292,7 @@ int ntlm_prepare(void)
     struct ntlm *a, *b;
     bool is_ok;
 
+    (void)WLog_SetLogLevel(WLog_GetRoot(), WLOG_OFF); /* strangers' tokens are no log of ours */
     if (!winpr_InitializeSSL(WINPR_SSL_INIT_DEFAULT)) {
         log_error("NTLM: the legacy algorithms of the TLS library cannot be loaded");
         return ERR_CRYPTO;
