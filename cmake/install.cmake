@@ -4,6 +4,7 @@
 install(TARGETS sallyportd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
 install(TARGETS sallyctl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS sallyport-ssh sallyport-rdp RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/sallyport)
+install(TARGETS sallyport-pam RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/sallyport)
 
 # Man pages: docs/man/NAME.SECTION.scd, when scdoc is there.
 find_program(SCDOC scdoc)

@@ -18,13 +18,15 @@
 
 static json_t *user_json(struct request *r, const struct store_user *u)
 {
-    return json_pack("{s:s, s:s, s:b, s:b, s:o, s:I, s:o, s:o, s:I}", "name", u->name, "role",
-                     u->role, "locked", (int)u->is_locked, "hasPassword", (int)u->has_password,
-                     "localUid", u->local_uid < 0 ? json_null() : json_integer(u->local_uid),
-                     "keyCount", (json_int_t)u->key_count, "created",
-                     control_json_time(u->created_wall_us), "lastLogin",
-                     control_json_time(u->last_login_wall_us), "sessions",
-                     (json_int_t)tracker_count_user(r->control->tracker, u->name));
+    return json_pack(
+        "{s:s, s:s, s:b, s:b, s:o, s:I, s:o, s:o, s:I, s:o, s:b, s:s, s:o}", "name", u->name,
+        "role", u->role, "locked", (int)u->is_locked, "hasPassword", (int)u->has_password,
+        "localUid", u->local_uid < 0 ? json_null() : json_integer(u->local_uid), "keyCount",
+        (json_int_t)u->key_count, "created", control_json_time(u->created_wall_us), "lastLogin",
+        control_json_time(u->last_login_wall_us), "sessions",
+        (json_int_t)tracker_count_user(r->control->tracker, u->name), "secondFactor",
+        control_json_text_or_null(u->second_factor), "totp", u->totp_wall_us != 0, "authSource",
+        u->auth_source, "certPrincipals", control_json_text_or_null(u->cert_principals));
 }
 
 static json_t *key_json(const struct store_key *k)
@@ -47,8 +49,9 @@ static bool collect_key(const struct store_key *k, void *arg)
 
 static json_t *role_json(const struct store_role *role)
 {
-    return json_pack("{s:s, s:b, s:o}", "name", role->name, "builtin", (int)role->is_builtin,
-                     "policy", control_json_policy(role->policy));
+    return json_pack("{s:s, s:b, s:o, s:s}", "name", role->name, "builtin", (int)role->is_builtin,
+                     "policy", control_json_policy(role->policy), "secondFactor",
+                     role->second_factor[0] ? role->second_factor : "no");
 }
 
 /* Whom it is about: `self ...` has no name and is about the caller. */
@@ -205,6 +208,30 @@ static bool has_hash(struct request *r, const char *hash)
     return true;
 }
 
+/* How the user logs in, as far as the arguments say; the first failure's result. */
+static int set_login_keys(struct request *r, const char *name)
+{
+    const struct arg_values *args = &r->parsed.args;
+    const char *factor = args_text(args, "second_factor"), *source = args_text(args, "auth_source"),
+               *principals = args_text(args, "cert_principals");
+    struct store *store = r->control->store;
+    int result = 0;
+
+    if (factor)
+        result = store_user_set_second_factor(store, name, strcmp(factor, "role") ? factor : "");
+    if (result == 0 && source)
+        result = store_user_set_auth_source(store, name, source);
+    if (result == 0 && principals)
+        result = store_user_set_principals(store, name, principals);
+    return result;
+}
+
+static bool has_login_keys(const struct arg_values *args)
+{
+    return args_text(args, "second_factor") || args_text(args, "auth_source") ||
+           args_text(args, "cert_principals");
+}
+
 /* The rest of a new user; the first failure's result. */
 static int set_up_user(struct request *r, const char *name, const char *hash)
 {
@@ -219,7 +246,7 @@ static int set_up_user(struct request *r, const char *name, const char *hash)
         result = store_user_set_uid(store, name, (int64_t)uid->number);
     if (result == 0 && hash[0])
         result = store_user_set_hash(store, name, hash);
-    return result;
+    return result ? result : set_login_keys(r, name);
 }
 
 static void add_user(struct request *r, const char *hash)
@@ -356,6 +383,20 @@ static int change_uid(struct request *r, const char *name, const struct arg_valu
     return result;
 }
 
+static int change_login_keys(struct request *r, const char *name)
+{
+    const struct arg_values *args = &r->parsed.args;
+    const char *factor = args_text(args, "second_factor"), *source = args_text(args, "auth_source"),
+               *principals = args_text(args, "cert_principals");
+    int result = set_login_keys(r, name);
+
+    if (result == 0)
+        control_event(r, "user-set", name, 0, "%s%s%s%s%s%s", factor ? "second_factor " : "",
+                      factor ? factor : "", source ? " auth_source " : "", source ? source : "",
+                      principals ? " cert_principals " : "", principals ? principals : "");
+    return result;
+}
+
 void control_do_user_set(struct request *r)
 {
     const struct arg_values *args = &r->parsed.args;
@@ -363,8 +404,10 @@ void control_do_user_set(struct request *r)
     const struct arg_value *uid = args_get(args, "local_uid"), *locked = args_get(args, "locked");
     int result = 0;
 
-    if (!role && !uid->is_set && !locked->is_set) {
-        control_reply_error(r, "usage", "say what to set: role, local_uid or locked");
+    if (!role && !uid->is_set && !locked->is_set && !has_login_keys(args)) {
+        control_reply_error(r, "usage",
+                            "say what to set: role, local_uid, locked, second_factor, auth_source "
+                            "or cert_principals");
         return;
     }
     if (!is_role(r, role))
@@ -375,6 +418,8 @@ void control_do_user_set(struct request *r)
         result = change_uid(r, name, uid);
     if (result == 0 && locked->is_set)
         result = change_locked(r, name, locked->flag);
+    if (result == 0 && has_login_keys(args))
+        result = change_login_keys(r, name);
     if (result < 0)
         control_reply_store(r, result, "cannot set user %s", name);
     else
@@ -532,6 +577,7 @@ static void set_role_policy(struct request *r, const char *kind)
 {
     struct store *store = r->control->store;
     json_t *change = args_get(&r->parsed.args, "policy")->json;
+    const char *factor = args_text(&r->parsed.args, "second_factor");
     char policy[STORE_POLICY_TEXT_MAX];
     struct store_role role;
     struct failure f;
@@ -543,14 +589,17 @@ static void set_role_policy(struct request *r, const char *kind)
     }
     if (result == 0)
         result = store_role_set_policy(store, name_arg(r), policy);
+    if (result == 0 && factor)
+        result = store_role_set_second_factor(store, name_arg(r), factor);
     if (result == 0)
         result = store_role_get(store, name_arg(r), &role);
     if (result < 0) {
         control_reply_store(r, result, "cannot set the role");
         return;
     }
-    control_event(r, kind, "", 0, "role %s policy %s", name_arg(r),
-                  role.policy[0] ? role.policy : "none");
+    control_event(r, kind, "", 0, "role %s policy %s%s%s", name_arg(r),
+                  role.policy[0] ? role.policy : "none", factor ? " second_factor " : "",
+                  factor ? factor : "");
     control_reply_data(r, role_json(&role));
     control_access_changed(r);
 }
@@ -567,10 +616,11 @@ void control_do_role_add(struct request *r)
 
 void control_do_role_set(struct request *r)
 {
-    if (args_get(&r->parsed.args, "policy")->is_set)
+    if (args_get(&r->parsed.args, "policy")->is_set ||
+        args_get(&r->parsed.args, "second_factor")->is_set)
         set_role_policy(r, "role-set");
     else
-        control_reply_error(r, "usage", "say what to set: policy");
+        control_reply_error(r, "usage", "say what to set: policy or second_factor");
 }
 
 struct role_uses {

@@ -89,6 +89,7 @@ static const struct argument args_recording_ls[] = {
 static const struct argument args_role_set[] = {
     NEED("name", ARG_NAME, "the role's name"),
     ARG("policy", ARG_POLICY, "policy keys for its users"),
+    ARG_ONE_OF("second_factor", "no|totp", "must its users have one"),
     END,
 };
 
@@ -204,6 +205,40 @@ static const struct argument args_target_test[] = {
     END,
 };
 
+static const struct argument args_source_ls[] = {
+    ARG("all", ARG_BOOL, "those that are not blocked too"),
+    END,
+};
+
+static const struct argument args_source_unblock[] = {
+    ARG_RANGE("address", ARG_TEXT, 2, 63, "this address (IPv6: its /64)"),
+    ARG("all", ARG_BOOL, "all of them"),
+    END,
+};
+
+/* Of one's own: a code of the second factor that is there. */
+static const struct argument args_self_totp[] = {
+    ARG_RANGE("code", ARG_SECRET, 1, 64, "a code of the present one, or a recovery code"),
+    END,
+};
+
+static const struct argument args_self_totp_confirm[] = {
+    NEED_RANGE("code", ARG_SECRET, 1, 64, "the first code of the new one"),
+    END,
+};
+
+static const struct argument args_user_totp_confirm[] = {
+    NEED("name", ARG_NAME, "the user's name"),
+    NEED_RANGE("code", ARG_SECRET, 1, 64, "the first code of the new one"),
+    END,
+};
+
+#define LOGIN_ARGS                                                                          \
+    ARG_ONE_OF("second_factor", "role|no|totp", "must one be had; role: as the role says"), \
+        ARG_ONE_OF("auth_source", "local|pam", "who checks the password"),                  \
+        ARG_RANGE("cert_principals", ARG_TEXT, 0, STORE_PRINCIPALS_MAX - 1,                 \
+                  "principals of certificates, with commas; \"\": the name")
+
 static const struct argument args_user_add[] = {
     NEED("name", ARG_NAME, "the user's name"),
     ARG("role", ARG_NAME, "admin, user, auditor or another role"),
@@ -212,6 +247,7 @@ static const struct argument args_user_add[] = {
     {"local_uid", ARG_NUMBER, false, true, 0, UINT32_MAX - 1, NULL,
      "the local account that is this user on the control socket; null for none"},
     ARG("locked", ARG_BOOL, "may not log in"),
+    LOGIN_ARGS,
     END,
 };
 
@@ -241,6 +277,7 @@ static const struct argument args_user_set[] = {
     {"local_uid", ARG_NUMBER, false, true, 0, UINT32_MAX - 1, NULL,
      "the local account that is this user on the control socket; null for none"},
     ARG("locked", ARG_BOOL, "may not log in"),
+    LOGIN_ARGS,
     END,
 };
 
@@ -269,6 +306,15 @@ static const struct command commands[] = {
     ROW("self key rm", ACCESS_SELF, self_key_rm, args_self_key_rm, "Remove a key of yours."),
     ROW("self passwd", ACCESS_SELF, self_passwd, args_self_passwd, "Change your password."),
     ROW("self targets", ACCESS_SELF, self_targets, args_none, "List what you may reach."),
+    ROW("self totp confirm", ACCESS_SELF, user_totp_confirm, args_self_totp_confirm,
+        "Confirm your new second factor."),
+    ROW("self totp disable", ACCESS_SELF, user_totp_disable, args_self_totp,
+        "Take your second factor away."),
+    ROW("self totp enable", ACCESS_SELF, user_totp_enable, args_self_totp,
+        "Begin a second factor of yours."),
+    ROW("self totp recovery", ACCESS_SELF, user_totp_recovery, args_self_totp,
+        "New recovery codes for you."),
+    ROW("self totp show", ACCESS_SELF, user_totp_show, args_none, "Say whether you have one."),
     ROW("session end", ACCESS_SELF, session_end, args_session_end, "End sessions with a notice."),
     ROW("session ls", ACCESS_SELF, session_ls, args_session_ls, "List sessions."),
     ROW("session join", ACCESS_ADMIN, session_join, args_session_watch,
@@ -280,6 +326,10 @@ static const struct command commands[] = {
     ROW("session watch", ACCESS_AUDIT, session_watch, args_session_watch,
         "Watch a terminal of a live session."),
     ROW("shutdown", ACCESS_ADMIN, shutdown, args_shutdown, "End all sessions, then stop."),
+    ROW("source ls", ACCESS_AUDIT, source_ls, args_source_ls,
+        "List addresses that failed logins block."),
+    ROW("source unblock", ACCESS_ADMIN, source_unblock, args_source_unblock,
+        "Let an address try again."),
     ROW("status", ACCESS_AUDIT, status, args_none, "The daemon's state."),
     ROW("store rotate-key", ACCESS_ADMIN, store_rotate_key, args_none,
         "Encrypt all secrets under a new key."),
@@ -303,6 +353,15 @@ static const struct command commands[] = {
     ROW("user rm", ACCESS_ADMIN, user_rm, args_name, "Remove a user, his keys and grants."),
     ROW("user set", ACCESS_ADMIN, user_set, args_user_set, "Change a user."),
     ROW("user show", ACCESS_AUDIT, user_show, args_name, "Show a user."),
+    ROW("user totp confirm", ACCESS_ADMIN, user_totp_confirm, args_user_totp_confirm,
+        "Confirm a user's new second factor."),
+    ROW("user totp disable", ACCESS_ADMIN, user_totp_disable, args_name,
+        "Take a user's second factor away."),
+    ROW("user totp enable", ACCESS_ADMIN, user_totp_enable, args_name,
+        "Begin a second factor for a user."),
+    ROW("user totp recovery", ACCESS_ADMIN, user_totp_recovery, args_name,
+        "New recovery codes for a user."),
+    ROW("user totp show", ACCESS_AUDIT, user_totp_show, args_name, "Say whether a user has one."),
     ROW("user unlock", ACCESS_ADMIN, user_unlock, args_name, "Let a user log in again."),
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))

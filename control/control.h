@@ -45,6 +45,14 @@ typedef void (*control_hashed_fn)(const char *hash, void *arg);
 /* A password was compared. Called from the loop. */
 typedef void (*control_checked_fn)(bool is_right, void *arg);
 
+/* An address from which logins failed. */
+struct control_source {
+    const char *address; /* borrowed for the call */
+    uint32_t failures;
+    uint32_t blocked_s; /* so much longer; 0: is not */
+};
+typedef bool (*control_source_fn)(const struct control_source *source, void *arg);
+
 struct store_target;
 
 /* What a test of a target tried: one row a step, each server on the way before the target. */
@@ -90,6 +98,13 @@ struct control_host {
      * sentence in err. */
     int (*watch)(void *arg, uint64_t session_id, uint32_t *channel, bool may_type, const char *who,
                  int fds[2], uint64_t *watch, char *err, size_t err_len);
+    /* A code of the user's second factor, or a recovery code; used up when it is right. 0,
+     * ERR_DENIED, ERR_FULL after too many wrong ones, ERR_SYSTEM. */
+    int (*check_code)(void *arg, const char *user, const char *code);
+    /* Sources with failed logins; and forget those of one (NULL: all): ERR_INVALID when it is no
+     * address. *count: how many were blocked. */
+    void (*sources)(void *arg, control_source_fn fn, void *fn_arg);
+    int (*source_unblock)(void *arg, const char *address, uint32_t *count);
     /* Reach a target and log in there as `account` in a process of its own; only_key: no further
      * than its host key. The target need not be in the store, those on its way must. The answer
      * comes from the loop. ERR_FULL when too many are under way. */

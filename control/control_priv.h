@@ -349,6 +349,8 @@ MUST_CHECK int control_check_vias(struct control *c, json_t *changes, struct fai
     X(self_key_rm)          \
     X(self_passwd)          \
     X(self_targets)         \
+    X(source_ls)            \
+    X(source_unblock)       \
     X(session_end)          \
     X(session_ls)           \
     X(session_join)         \
@@ -377,6 +379,11 @@ MUST_CHECK int control_check_vias(struct control *c, json_t *changes, struct fai
     X(user_rm)              \
     X(user_set)             \
     X(user_show)            \
+    X(user_totp_confirm)    \
+    X(user_totp_disable)    \
+    X(user_totp_enable)     \
+    X(user_totp_recovery)   \
+    X(user_totp_show)       \
     X(user_unlock)
 
 #define X(name) void control_do_##name(struct request *r);

@@ -8,6 +8,7 @@
 DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev libsqlite3-dev
     libjansson-dev libsmartcols-dev libcrypt-dev libzstd-dev libseccomp-dev libncurses-dev
     libfreetype-dev fonts-dejavu-core libvterm-dev
+    liboath-dev libqrencode-dev libpam0g-dev
     openssh-client openssh-server passwd util-linux scdoc)
 
 # NTLM for RDP comes from FreeRDP's WinPR, whose package has its version in its name.

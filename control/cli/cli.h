@@ -171,6 +171,13 @@ int cmd_user_rm(struct cli *cli);
 int cmd_user_key_add(struct cli *cli);
 int cmd_user_key_ls(struct cli *cli);
 int cmd_user_key_rm(struct cli *cli);
+int cmd_totp_confirm(struct cli *cli); /* of a user, or of oneself; likewise below */
+int cmd_totp_disable(struct cli *cli);
+int cmd_totp_enable(struct cli *cli);
+int cmd_totp_recovery(struct cli *cli);
+int cmd_totp_show(struct cli *cli);
+int cmd_source_ls(struct cli *cli);
+int cmd_source_unblock(struct cli *cli);
 int cmd_role_add(struct cli *cli);
 int cmd_role_ls(struct cli *cli);
 int cmd_role_show(struct cli *cli);

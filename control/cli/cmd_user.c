@@ -47,6 +47,13 @@ static int put_password(json_t *args, struct secret *password)
     return json_object_set_new(args, "password", text);
 }
 
+static void put_login_keys(const struct cli *cli, json_t *args)
+{
+    cli_put_option(cli, args, "second-factor");
+    cli_put_option(cli, args, "auth-source");
+    cli_put_option(cli, args, "cert-principals");
+}
+
 int cmd_user_add(struct cli *cli)
 {
     struct secret password = {0};
@@ -60,6 +67,7 @@ int cmd_user_add(struct cli *cli)
     }
     cli_put_option(cli, args, "role");
     cli_put_option(cli, args, "locked");
+    put_login_keys(cli, args);
     if (cli_has(cli, "password-stdin")) {
         rc = prompt_stdin_secret(&password);
         rc = rc == 0 ? put_password(args, &password) : rc;
@@ -105,13 +113,15 @@ int cmd_user_set(struct cli *cli)
     json_t *args = simple_name_args(cli);
 
     cli_put_option(cli, args, "role");
+    put_login_keys(cli, args);
     if (!put_local_uid(cli, args, true)) {
         json_decref(args);
         return CLI_USAGE;
     }
     if (json_object_size(args) == 1) {
         json_decref(args);
-        return cli_usage(cli, "nothing to change: give --role or --local-uid");
+        return cli_usage(cli, "nothing to change: give --role, --local-uid, --second-factor, "
+                              "--auth-source or --cert-principals");
     }
     return simple_change(cli, "user set", args, "was changed");
 }
@@ -234,12 +244,13 @@ int cmd_user_key_rm(struct cli *cli)
 
 static int change_role(struct cli *cli, const char *command, const char *done)
 {
-    json_t *policy = cli_policy_args(cli, 1);
+    json_t *policy = cli_policy_args(cli, 1), *args;
 
     if (!policy)
         return CLI_USAGE;
-    return simple_change(
-        cli, command, json_pack("{s:s,s:o}", "name", cli_operand(cli, 0), "policy", policy), done);
+    args = json_pack("{s:s,s:o}", "name", cli_operand(cli, 0), "policy", policy);
+    cli_put_option(cli, args, "second-factor");
+    return simple_change(cli, command, args, done);
 }
 
 int cmd_role_add(struct cli *cli)

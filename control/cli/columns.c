@@ -48,6 +48,10 @@ static const struct column user_list[] = {
     {"LOCKED", "locked", COLUMN_BOOL, 0},
     {"PASSWORD", "hasPassword", COLUMN_BOOL, 0},
     {"KEYS", "keyCount", COLUMN_NUMBER, 0},
+    {"TOTP", "totp", COLUMN_BOOL, COLUMN_SPARE1},
+    {"SECONDFACTOR", "secondFactor", COLUMN_TEXT, COLUMN_WIDE},
+    {"AUTHSOURCE", "authSource", COLUMN_TEXT, COLUMN_WIDE},
+    {"PRINCIPALS", "certPrincipals", COLUMN_TEXT, COLUMN_WIDE | COLUMN_TRUNC},
     {"UID", "localUid", COLUMN_NUMBER, COLUMN_SPARE1},
     {"SESSIONS", "sessions", COLUMN_NUMBER, 0},
     {"LASTLOGIN", "lastLogin", COLUMN_TIME, 0},
@@ -55,6 +59,25 @@ static const struct column user_list[] = {
     END,
 };
 const struct columns user_columns = {"users", "name", user_list};
+
+static const struct column totp_list[] = {
+    {"USER", "user", COLUMN_TEXT, 0},
+    {"ENROLLED", "enrolled", COLUMN_BOOL, 0},
+    {"REQUIRED", "required", COLUMN_BOOL, 0},
+    {"SINCE", "since", COLUMN_TIME, 0},
+    {"RECOVERYCODES", "recoveryCodes", COLUMN_NUMBER, 0},
+    END,
+};
+const struct columns totp_columns = {"second factors", "user", totp_list};
+
+static const struct column source_list[] = {
+    {"ADDRESS", "address", COLUMN_TEXT, 0},
+    {"FAILURES", "failures", COLUMN_NUMBER, 0},
+    {"BLOCKED", "blocked", COLUMN_BOOL, 0},
+    {"UNTIL", "until", COLUMN_TIME, 0},
+    END,
+};
+const struct columns source_columns = {"sources", "address", source_list};
 
 static const struct column key_list[] = {
     {"ID", "id", COLUMN_NUMBER, 0},
@@ -71,6 +94,7 @@ const struct columns key_columns = {"keys", "id", key_list};
 static const struct column role_list[] = {
     {"NAME", "name", COLUMN_TEXT, 0},
     {"BUILTIN", "builtin", COLUMN_BOOL, 0},
+    {"SECONDFACTOR", "secondFactor", COLUMN_TEXT, 0},
     {"POLICY", "policy", COLUMN_POLICY, COLUMN_TRUNC},
     END,
 };

@@ -102,6 +102,42 @@ static const struct cli_option recording_export_options[] = {
     END,
 };
 
+#define LOGIN_OPTIONS                                                                            \
+    {"second-factor",                                                                            \
+     0,                                                                                          \
+     VALUE_CHOICE,                                                                               \
+     "HOW",                                                                                      \
+     "role|no|totp",                                                                             \
+     "Must there be one: totp enrols at the next login. Default: as the role says."},            \
+        {"auth-source", 0,                                                                       \
+         VALUE_CHOICE,  "WHO",                                                                   \
+         "local|pam",   "Who checks the password: Sallyport, or the PAM service of [ssh] pam."}, \
+    {                                                                                            \
+        "cert-principals", 0, VALUE_TEXT, "LIST", NULL,                                          \
+            "Principals of certificates that may log in, with commas; \"\": the name."           \
+    }
+
+static const struct cli_option role_options[] = {
+    {"second-factor", 0, VALUE_CHOICE, "HOW", "no|totp", "Must its users have one."},
+    END,
+};
+
+static const struct cli_option self_totp_options[] = {
+    {"code", 0, VALUE_TEXT, "CODE", NULL,
+     "A code of the present second factor, or a recovery code; asked for without it."},
+    END,
+};
+
+static const struct cli_option source_ls_options[] = {
+    {"all", 'a', VALUE_NONE, NULL, NULL, "Those that failed and are not blocked too."},
+    END,
+};
+
+static const struct cli_option source_unblock_options[] = {
+    {"all", 'a', VALUE_NONE, NULL, NULL, "All of them."},
+    END,
+};
+
 static const struct cli_option user_add_options[] = {
     {"role", 0, VALUE_TEXT, "ROLE", "@roles", "admin, user, auditor or a role of yours."},
     {"password-stdin", 0, VALUE_NONE, NULL, NULL, "Read the password, one line, from stdin."},
@@ -109,12 +145,14 @@ static const struct cli_option user_add_options[] = {
     {"local-uid", 0, VALUE_TEXT, "UID", NULL,
      "Link a local account: it may use sallyctl as this user."},
     {"locked", 0, VALUE_NONE, NULL, NULL, "Locked from the start."},
+    LOGIN_OPTIONS,
     END,
 };
 
 static const struct cli_option user_set_options[] = {
     {"role", 0, VALUE_TEXT, "ROLE", "@roles", "admin, user, auditor or a role of yours."},
     {"local-uid", 0, VALUE_TEXT, "UID|none", NULL, "Link a local account, or none."},
+    LOGIN_OPTIONS,
     END,
 };
 
@@ -257,11 +295,21 @@ const struct cli_command cli_commands[] = {
      "List a user's keys."},
     {"user key rm", NULL, "NAME ID|FINGERPRINT", "@users @keys", 2, 2, 0, NULL, cmd_user_key_rm,
      "Remove one of a user's keys."},
-    {"role add", NULL, "NAME [KEY=VALUE...]", "", 1, MANY, CLI_POLICY, NULL, cmd_role_add,
+    {"user totp enable", NULL, "NAME", "@users", 1, 1, 0, NULL, cmd_totp_enable,
+     "Give a user a second factor: a picture for his app, then a code of it."},
+    {"user totp confirm", NULL, "NAME CODE", "@users", 2, 2, 0, NULL, cmd_totp_confirm,
+     "Confirm it later, with its first code; prints recovery codes."},
+    {"user totp disable", NULL, "NAME", "@users", 1, 1, 0, NULL, cmd_totp_disable,
+     "Take a user's second factor away."},
+    {"user totp show", NULL, "NAME", "@users", 1, 1, 0, NULL, cmd_totp_show,
+     "Say whether a user has a second factor, and must."},
+    {"user totp recovery", NULL, "NAME", "@users", 1, 1, 0, NULL, cmd_totp_recovery,
+     "Print new recovery codes for a user; the old ones are worth nothing then."},
+    {"role add", NULL, "NAME [KEY=VALUE...]", "", 1, MANY, CLI_POLICY, role_options, cmd_role_add,
      "Add a role with a policy."},
     {"role ls", NULL, "", "", 0, 0, CLI_LIST, NULL, cmd_role_ls, "List roles."},
     {"role show", NULL, "NAME", "@roles", 1, 1, 0, NULL, cmd_role_show, "Show a role's policy."},
-    {"role set", NULL, "NAME KEY=VALUE...", "@roles @policy", 1, MANY, CLI_POLICY, NULL,
+    {"role set", NULL, "NAME KEY=VALUE...", "@roles @policy", 1, MANY, CLI_POLICY, role_options,
      cmd_role_set, "Change a role's policy; an empty VALUE takes a key away."},
     {"role rm", NULL, "NAME", "@roles", 1, 1, CLI_YES, NULL, cmd_role_rm,
      "Remove a role that nobody has."},
@@ -292,8 +340,22 @@ const struct cli_command cli_commands[] = {
     {"self key ls", NULL, "", "", 0, 0, CLI_LIST, NULL, cmd_self_key_ls, "List your public keys."},
     {"self key rm", NULL, "ID|FINGERPRINT", "", 1, 1, 0, NULL, cmd_self_key_rm,
      "Remove one of your public keys."},
+    {"self totp enable", NULL, "", "", 0, 0, 0, self_totp_options, cmd_totp_enable,
+     "Give yourself a second factor: a picture for your app, then a code of it."},
+    {"self totp confirm", NULL, "CODE", "", 1, 1, 0, NULL, cmd_totp_confirm,
+     "Confirm it later, with its first code; prints recovery codes."},
+    {"self totp disable", NULL, "", "", 0, 0, 0, self_totp_options, cmd_totp_disable,
+     "Take your second factor away."},
+    {"self totp show", NULL, "", "", 0, 0, 0, NULL, cmd_totp_show,
+     "Say whether you have a second factor, and must."},
+    {"self totp recovery", NULL, "", "", 0, 0, 0, self_totp_options, cmd_totp_recovery,
+     "Print new recovery codes of yours; the old ones are worth nothing then."},
     {"self help", NULL, "[WORD...]", "", 0, 3, CLI_LOCAL | CLI_HIDDEN, NULL, cmd_self_help,
      "What `ssh USER@BASTION` takes."},
+    {"source ls", NULL, "", "", 0, 0, CLI_LIST, source_ls_options, cmd_source_ls,
+     "List addresses that are blocked after failed logins."},
+    {"source unblock", NULL, "[ADDRESS]", "@sources", 0, 1, 0, source_unblock_options,
+     cmd_source_unblock, "Let a blocked address try again at once."},
     {"event tail", NULL, "", "", 0, 0, 0, event_tail_options, cmd_event_tail,
      "Show the newest events: logins, refusals, sessions, changes."},
     {"apply", NULL, "", "", 0, 0, CLI_YES, apply_options, cmd_apply,

@@ -26,6 +26,7 @@ static const struct source {
     {"@roles", "role ls", "name", NULL, NULL},
     {"@targets", "target ls", "name", "type", "address"},
     {"@grants", "grant ls", "id", "subject", "target"},
+    {"@sources", "source ls", "address", "until", NULL},
     {"@keys", "user key ls", "id", "type", "comment"},
 };
 

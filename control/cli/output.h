@@ -82,7 +82,7 @@ size_t output_width(const char *text);
 extern const struct columns session_columns, step_columns;
 extern const struct columns user_columns, key_columns, role_columns, target_columns, grant_columns;
 extern const struct columns event_columns, recording_columns, status_columns, stats_columns;
-extern const struct columns command_columns, file_columns;
+extern const struct columns command_columns, file_columns, totp_columns, source_columns;
 extern const struct columns result_columns, change_columns, reach_columns;
 
 #endif

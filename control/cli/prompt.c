@@ -65,6 +65,11 @@ bool prompt_number(const char *question, size_t number)
            typed == number;
 }
 
+bool prompt_line(const char *question, char *answer, size_t len)
+{
+    return read_answer(question, answer, len);
+}
+
 /* A line by single bytes, so that nothing behind it is swallowed or left in a stdio buffer. */
 static int read_line(int fd, struct secret *out)
 {

@@ -22,6 +22,10 @@ bool prompt_yes_or(const char *question, const char *text);
 /* The answer must be this number, typed out. */
 bool prompt_number(const char *question, size_t number);
 
+/* A question on stderr and a line from stdin, whatever that is; "" for an empty one. False at the
+ * end of input. */
+bool prompt_line(const char *question, char *answer, size_t len);
+
 /* One line from stdin, without its end. Tells the user on failure. */
 MUST_CHECK int prompt_stdin_secret(struct secret *out);
 /* Twice, without echo, on the terminal. Tells the user on failure (no terminal, not the same). */

@@ -25,9 +25,12 @@
 #include "proxy/broker/dial.h"
 #include "proxy/broker/door.h"
 #include "proxy/broker/hasher.h"
+#include "proxy/broker/host_login.h"
 #include "proxy/broker/notify.h"
+#include "proxy/broker/pam.h"
 #include "proxy/broker/probes.h"
 #include "proxy/broker/recordings.h"
+#include "proxy/broker/user_ca.h"
 #include "proxy/broker/workers.h"
 #include "tracker/store/store.h"
 #include "tracker/tracker.h"
@@ -57,18 +60,23 @@ void broker_event(struct broker *b, const char *kind, const char *user, const ch
 static int apply_config(struct broker *b, struct config *fresh, char *err, size_t err_len)
 {
     struct config *old = b->config;
+    struct user_cas *cas = NULL;
     int r = config_keep_fixed(fresh, old);
 
     if (r < 0) {
         snprintf(err, err_len, "out of memory");
         return r;
     }
-    if ((r = gates_bind(b->gates, fresh, err, err_len)) < 0 ||
+    if ((r = user_cas_load(&cas, fresh, err, err_len)) < 0 ||
+        (r = gates_bind(b->gates, fresh, err, err_len)) < 0 ||
         (r = recordings_configure(b->recordings, fresh->recording_dir, fresh->recording_min_free,
                                   err, err_len)) < 0) {
+        user_cas_free(cas);
         return r;
     }
     b->config = fresh;
+    user_cas_free(b->user_cas);
+    b->user_cas = cas;
     b->loaded_wall_us = clock_wall_us();
     log_set_level(fresh->log_level);
     tracker_set_max_sessions(b->tracker, fresh->max_sessions);
@@ -376,6 +384,7 @@ static void signal_cb(evutil_socket_t sig, short what, void *arg)
         break;
     case SIGCHLD:
         gates_reap(b->gates);
+        pam_helper_reap(b->pam);
         break;
     default:
         break;
@@ -554,6 +563,9 @@ static int open_control(struct broker *b, char *err, size_t err_len)
         .access_changed = host_access_changed,
         .recording_dir = host_recording_dir,
         .watch = host_watch,
+        .check_code = host_check_code,
+        .sources = host_sources,
+        .source_unblock = host_source_unblock,
         .probe = host_probe,
     };
 
@@ -572,6 +584,20 @@ static void raise_limits(struct broker *b)
         setrlimit(RLIMIT_NOFILE, &files);
         b->max_fds = files.rlim_max > 1000000 ? 1000000 : (size_t)files.rlim_max;
     }
+}
+
+/* As long as we are root, if we are: PAM's modules want to be. */
+static int start_pam(struct broker *b, char *err, size_t err_len)
+{
+    static const char *const levels[] = {"error", "warn", "info", "debug", "trace"};
+    const struct config *c = b->config;
+
+    if (strcmp(c->ssh_pam, "no") == 0)
+        return 0;
+    setenv("SALLYPORT_LOG_LEVEL", levels[c->log_level], 1);
+    setenv("SALLYPORT_LOG", c->log == LOG_SINK_SYSLOG ? "syslog" : "stderr", 1);
+    b->pam = pam_helper_create(b->base, c->ssh_pam, err, err_len);
+    return b->pam ? 0 : ERR_SYSTEM;
 }
 
 static int start(struct broker *b, char *err, size_t err_len)
@@ -595,7 +621,9 @@ static int start(struct broker *b, char *err, size_t err_len)
     b->gates = gates_create(b, err, err_len);
     if (!b->gates)
         return ERR_SYSTEM;
-    if ((r = identity_take(&b->identity, err, err_len)) < 0)
+    if ((r = user_cas_load(&b->user_cas, c, err, err_len)) < 0 ||
+        (r = start_pam(b, err, err_len)) < 0 ||
+        (r = identity_take(&b->identity, err, err_len)) < 0)
         return r;
     umask(0077);
     if (chdir(c->run_dir) < 0) {
@@ -634,6 +662,8 @@ static void finish(struct broker *b)
     probes_destroy(b->probes);
     workers_destroy(b->hash_workers);
     links_destroy(b->links); /* after all whose answers look for a link */
+    pam_helper_destroy(b->pam);
+    user_cas_free(b->user_cas);
     recordings_destroy(b->recordings);
     workers_destroy(b->sync_workers);
     tracker_destroy(b->tracker);

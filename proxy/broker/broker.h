@@ -25,9 +25,11 @@ struct event_base;
 struct gates;
 struct links;
 struct probes;
+struct pam_helper;
 struct recordings;
 struct store;
 struct tracker;
+struct user_cas;
 struct workers;
 
 enum broker_stop { BROKER_RUNS, BROKER_STOPS, BROKER_DRAINS_TO_STOP };
@@ -49,6 +51,9 @@ struct broker {
     struct dialer *dialer;
     struct workers *sync_workers; /* disks: a few */
     struct sources sources;
+    struct sources code_failures; /* by user, see links_factor.c */
+    struct user_cas *user_cas;    /* NULL: none are trusted */
+    struct pam_helper *pam;       /* NULL: [ssh] pam is no */
     uint8_t ticket_key[32];
     size_t max_fds;
     int64_t started_wall_us;

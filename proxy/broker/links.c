@@ -110,6 +110,7 @@ static void sweep_cb(evutil_socket_t fd, short what, void *arg)
             event_free(l->exit);
         if (l->pause)
             event_free(l->pause);
+        link_login_free(l);
         free(l);
     }
 }
@@ -129,6 +130,7 @@ static void link_release(struct relay_link *l)
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
         if (events[i])
             event_del(events[i]);
+    link_login_stop(l);
     if (l->fd >= 0)
         close(l->fd);
     if (l->pidfd >= 0)
@@ -417,6 +419,8 @@ static const struct handler {
     {LINK_HELLO, STATE_HELLO, on_hello},
     {LINK_AUTH_PASSWORD, STATE_LOGIN, link_on_auth_password},
     {LINK_AUTH_KEY, STATE_LOGIN, link_on_auth_key},
+    {LINK_AUTH_KEYBOARD, STATE_LOGIN, link_on_auth_keyboard},
+    {LINK_AUTH_ANSWER, STATE_LOGIN, link_on_auth_answer},
     {LINK_ROUTE, STATE_CHOOSING, link_on_route},
     {LINK_TARGETS, STATE_CHOOSING, link_on_targets},
     {LINK_HOST_KEY, STATE_SESSION, link_on_host_key},

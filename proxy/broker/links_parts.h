@@ -28,6 +28,36 @@ enum link_state {
     STATE_ENDED = 32 /* CLOSED came */
 };
 
+/* What the next AUTH_ANSWER is an answer to. */
+enum link_ask {
+    ASK_NOTHING,
+    ASK_PASSWORD,
+    ASK_PAM,
+    ASK_CODE,      /* of the second factor */
+    ASK_ENROL,     /* the first code of a new one */
+    ASK_CODES_KEPT /* the recovery codes were shown */
+};
+
+struct pam_conversation;
+
+/* A login under way; links_login.c and the files beside it. Zeroes before it and after. */
+struct link_login {
+    enum link_ask ask;
+    bool is_keyboard;      /* the last request was keyboard-interactive: questions may be asked */
+    const char *first;     /* static: the first factor, when it was right; NULL before */
+    char how[200];         /* for the event: which certificate */
+    unsigned tries;        /* codes for a new second factor */
+    struct secret *key;    /* owned: a new second factor */
+    struct secret *answer; /* owned: the password for the first thing that PAM asks */
+    struct pam_conversation *pam; /* owned */
+    const char *pam_method;       /* static: what is checked by it */
+    char info[1024];              /* texts of PAM for the next question */
+    unsigned cert_denies;         /* enum policy_channel: what the certificate does not permit */
+    struct event *late;           /* owned: a refusal that is told later */
+    char late_text[SESSION_TEXT_MAX];
+    enum link_auth late_result;
+};
+
 struct relay_link {
     TAILQ_ENTRY(relay_link) entry;
     struct links *links; /* not owned */
@@ -44,7 +74,7 @@ struct relay_link {
     uint32_t talk_left;
     uint8_t version;
     bool is_adopted;        /* came by the scan */
-    bool is_busy;           /* a password is being checked */
+    bool is_busy;           /* an attempt is being checked, or its refusal waits */
     bool is_settled;        /* the gate was told */
     bool is_end_sent;       /* END */
     bool is_ready;          /* logged in at the target: its host key is settled */
@@ -56,6 +86,7 @@ struct relay_link {
     uint16_t client_port;
     char device[SESSION_DEVICE_MAX];
     uint32_t attempts;
+    struct link_login login;
     uint64_t session_id;
     char account[ACCOUNT_MAX_LEN + 1];
     char target[NAME_MAX_LEN + 1];
@@ -116,6 +147,39 @@ int link_resolve(struct relay_link *l, struct policy *policy, struct store_targe
 /* ---- links_login.c ---- */
 /* The user exists and is not locked. */
 bool link_user_may_log_in(struct broker *b, const char *user);
+/* The first factor was right: asks for the second one, or lets in. method: static. */
+void link_first_factor(struct relay_link *l, const char *method);
+/* All that is needed was right. how: for the event. */
+void link_logged_in(struct relay_link *l, const char *how);
+/* An attempt failed; it is counted and, after some, answered later. text: shown to the user. */
+void link_login_failed(struct relay_link *l, const char *method, const char *text);
+/* Answer the pending request of a login. */
+void link_login_reply(struct relay_link *l, enum link_auth result, const char *text);
+/* Ask a question; zeroes and "" where there is nothing to say. */
+struct link_question {
+    enum link_ask ask;
+    const char *banner, *instruction, *prompt;
+    bool has_echo;
+    uint32_t more_s;
+};
+void link_login_ask(struct relay_link *l, const struct link_question *q);
+/* Forget what is under way; the link's own end too. */
+void link_login_stop(struct relay_link *l);
+void link_login_free(struct relay_link *l); /* in the sweep */
+
+/* ---- links_factor.c: the second factor ---- */
+extern const struct source_limits link_code_limits; /* of wrong codes, by user */
+void link_factor_ask(struct relay_link *l);
+void link_factor_answer(struct relay_link *l, const char *text);
+
+/* ---- links_pam.c ---- */
+/* Does PAM check this user's password? */
+bool link_is_pam_user(const struct relay_link *l);
+/* Begin; password NULL: questions go to the user, else it answers the first one. account_only: a
+ * key was right, is the account? method: static. */
+void link_pam_begin(struct relay_link *l, const char *method, const struct secret *password,
+                    bool account_only);
+void link_pam_answer(struct relay_link *l, const void *text, size_t len);
 
 /* ---- links_files.c ---- */
 /* The event of a channel that was opened, closed or refused; kind: what it is called. */
@@ -148,6 +212,8 @@ void link_on_jump(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_jump_closed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_password(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_key(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_auth_keyboard(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_auth_answer(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_route(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_targets(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_host_key(struct relay_link *l, struct link_message *m, int *fds);

@@ -8,6 +8,7 @@
 
 #include "proxy/broker/broker.h"
 #include "proxy/broker/config/config.h"
+#include "proxy/broker/user_ca.h"
 
 static void usage(FILE *out)
 {
@@ -33,6 +34,19 @@ static void print_warnings(const struct config *c)
 {
     for (size_t i = 0; i < c->warnings.count; i++)
         fprintf(stderr, "warning: %s\n", c->warnings.items[i]);
+}
+
+/* What no option sees by itself: the CAs' files hold public keys. */
+static bool check_user_cas(const struct config *c)
+{
+    struct user_cas *cas;
+    char err[1024];
+    int r = user_cas_load(&cas, c, err, sizeof(err));
+
+    if (r < 0)
+        fprintf(stderr, "%s: %s\n", c->path, err);
+    user_cas_free(cas);
+    return r == 0;
 }
 
 int main(int argc, char **argv)
@@ -79,6 +93,11 @@ int main(int argc, char **argv)
         return 1;
     }
     buffer_reset(&text);
+    if (mode == 't' && !check_user_cas(config)) {
+        buffer_finish(&text);
+        config_free(config);
+        return 1;
+    }
     if (mode) {
         print_warnings(config);
         if (mode == 'T')

@@ -2,7 +2,26 @@
 #include "proxy/broker/sources.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <string.h>
+
+#define DELAY_FREE     2 /* failures: typing errors happen */
+#define DELAY_FIRST_MS 250u
+#define DELAY_MAX_MS   2000u
+
+/* Not an address but a user, whose codes are guessed: in a range that no address is in. */
+static void key_of_name(const char *name, uint8_t key[16])
+{
+    uint64_t hash[2] = {14695981039346656037u, 1099511628211u * 31}; /* FNV-1a, twice */
+
+    for (; *name; name++) {
+        hash[0] = (hash[0] ^ (uint8_t)*name) * 1099511628211u;
+        hash[1] = (hash[1] ^ (uint8_t)*name) * 1099511628211u;
+    }
+    memcpy(key, hash, 16);
+    key[0] = 0xfe; /* fe00::/16 is nobody's */
+    key[1] = 0x00;
+}
 
 static void key_of(const char *address, uint8_t key[16])
 {
@@ -16,7 +35,7 @@ static void key_of(const char *address, uint8_t key[16])
     }
     memcpy(key, v4_prefix, sizeof(v4_prefix));
     if (inet_pton(AF_INET, address, key + 12) != 1)
-        memset(key, 0, 16);
+        key_of_name(address, key);
 }
 
 static void drain(struct source *r, const struct source_limits *l, int64_t now_ms)
@@ -31,8 +50,10 @@ static void drain(struct source *r, const struct source_limits *l, int64_t now_m
         return;
     r->updated_ms = now_ms;
     r->milli_failures = gone >= r->milli_failures ? 0 : r->milli_failures - (uint32_t)gone;
-    if (r->milli_failures < l->burst * 500) /* half: one report while somebody goes on guessing */
+    if (r->milli_failures < l->burst * 500) { /* half: the block is over, and its report */
         r->refused = 0;
+        r->is_blocked = false;
+    }
 }
 
 static struct source *find(struct sources *s, const char *address, const struct source_limits *l,
@@ -62,21 +83,41 @@ static struct source *find(struct sources *s, const char *address, const struct 
     return quietest;
 }
 
+/* Until half of the bucket has drained. */
+static uint32_t blocked_s(const struct source *r, const struct source_limits *l)
+{
+    uint32_t half = l->burst * 500;
+    uint64_t over_ms =
+        r->milli_failures > half ? (uint64_t)(r->milli_failures - half) * l->drain_s / l->burst : 0;
+
+    return (uint32_t)(over_ms / 1000 + 1);
+}
+
 uint32_t sources_blocked_s(struct sources *s, const char *address, const struct source_limits *l,
                            int64_t now_ms, bool *is_first)
 {
     struct source *r;
-    uint64_t over_ms;
 
     *is_first = false;
     if (!l->burst)
         return 0;
     r = find(s, address, l, now_ms, false);
-    if (!r || r->milli_failures < l->burst * 1000)
+    if (!r || !r->is_blocked)
         return 0;
     *is_first = r->refused++ == 0;
-    over_ms = (uint64_t)(r->milli_failures - l->burst * 1000) * l->drain_s / l->burst;
-    return (uint32_t)(over_ms / 1000 + 1);
+    return blocked_s(r, l);
+}
+
+uint32_t sources_delay_ms(struct sources *s, const char *address, const struct source_limits *l,
+                          int64_t now_ms)
+{
+    struct source *r = l->burst ? find(s, address, l, now_ms, false) : NULL;
+    uint32_t failures = r ? (r->milli_failures + 999) / 1000 : 0;
+
+    if (failures <= DELAY_FREE)
+        return 0;
+    failures -= DELAY_FREE + 1;
+    return failures < 3 ? DELAY_FIRST_MS << failures : DELAY_MAX_MS;
 }
 
 void sources_failed(struct sources *s, const char *address, const struct source_limits *l,
@@ -88,6 +129,7 @@ void sources_failed(struct sources *s, const char *address, const struct source_
         return;
     r = find(s, address, l, now_ms, true);
     r->milli_failures += 1000;
+    r->is_blocked |= r->milli_failures >= l->burst * 1000;
     if (r->milli_failures > l->burst * 1000 + 500)
         r->milli_failures = l->burst * 1000 + 500;
 }
@@ -99,6 +141,58 @@ void sources_succeeded(struct sources *s, const char *address, const struct sour
 
     if (r)
         r->milli_failures = r->milli_failures > 1000 ? r->milli_failures - 1000 : 0;
+}
+
+uint32_t sources_forget(struct sources *s, const char *address, const struct source_limits *l,
+                        int64_t now_ms)
+{
+    struct source *one = address ? find(s, address, l, now_ms, false) : NULL;
+    uint32_t blocked = 0;
+
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct source *r = &s->rows[i];
+
+        if (address && r != one)
+            continue;
+        drain(r, l, now_ms);
+        blocked += r->is_blocked;
+        r->milli_failures = r->refused = 0;
+        r->is_blocked = false;
+    }
+    return blocked;
+}
+
+static void name_of(const uint8_t key[16], char *dst, size_t dst_len)
+{
+    static const uint8_t v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    char text[INET6_ADDRSTRLEN] = "";
+
+    if (memcmp(key, v4_prefix, sizeof(v4_prefix)) == 0) {
+        (void)inet_ntop(AF_INET, key + 12, text, sizeof(text));
+        (void)snprintf(dst, dst_len, "%s", text);
+    } else {
+        (void)inet_ntop(AF_INET6, key, text, sizeof(text));
+        (void)snprintf(dst, dst_len, "%s/64", text);
+    }
+}
+
+void sources_each(struct sources *s, const struct source_limits *l, int64_t now_ms, source_fn fn,
+                  void *arg)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct source *r = &s->rows[i];
+        struct source_row row = {.blocked_s = 0};
+
+        drain(r, l, now_ms);
+        if (!r->milli_failures)
+            continue;
+        name_of(r->key, row.address, sizeof(row.address));
+        row.failures = (r->milli_failures + 999) / 1000;
+        if (r->is_blocked && l->burst)
+            row.blocked_s = blocked_s(r, l);
+        if (!fn(&row, arg))
+            return;
+    }
 }
 
 uint64_t sources_lane(const char *address)

@@ -343,6 +343,7 @@ static int64_t watch_phase(struct relay *r, int64_t now_ms)
     switch (r->phase) {
     case LINK_PHASE_LOGIN:
         due = r->accepted_ms + (int64_t)r->login_grace_s * MS;
+        due = due < r->login_by_ms ? r->login_by_ms : due;
         if (now_ms >= due)
             grace_is_over(r);
         break;

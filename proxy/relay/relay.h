@@ -35,6 +35,9 @@ struct relay_protocol {
      * them come before routed(). fds: the two ends of a pair, non-blocking, owned from here. Secrets
      * as in routed(). NULL for a protocol that goes through no other server. */
     void (*hop)(void *self, const struct link_hop *hop, const int fds[2]);
+    /* A question, in answer to relay_auth_keyboard() and relay_auth_answer(). May hold a secret:
+     * wiped by the relay when the call returns. NULL: neither is ever called. */
+    void (*auth_prompt)(void *self, const struct link_auth_prompt *prompt);
     /* target_fd is connected, non-blocking and owned from here; -1 when !result->is_ok. The secret
      * in result is wiped by the relay when the call returns: copy what is needed, wipe it soon. */
     void (*routed)(void *self, const struct link_route_result *result, int target_fd);
@@ -79,6 +82,10 @@ void relay_set_device(struct relay *r, const char *device);
 void relay_auth_password(struct relay *r, const char *user, const char *password);
 void relay_auth_key(struct relay *r, const char *user, bool is_signed, const char *key_type,
                     const void *blob, size_t len);
+/* keyboard-interactive; answered by auth_prompt or auth_result. False: the broker does not know
+ * how. */
+bool relay_auth_keyboard(struct relay *r, const char *user);
+void relay_auth_answer(struct relay *r, const void *text, size_t len);
 void relay_route(struct relay *r, const char *account, const char *target);
 void relay_targets(struct relay *r, uint32_t offset);
 /* hop: number of a server on the way, 0 the target. */

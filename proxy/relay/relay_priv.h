@@ -84,6 +84,7 @@ struct relay {
     struct event timer;
     int64_t timer_ms; /* armed for; ALONE_NEVER when not */
     int64_t accepted_ms;
+    int64_t login_by_ms; /* a question gave more time than the login grace; 0 none did */
     int64_t phase_ms;    /* when phase was entered */
     int64_t end_by_ms;   /* the protocol's time to end; 0 when it was not asked */
     int64_t leave_by_ms; /* in LINK_PHASE_ENDED: not waiting for CLOSED_ACK any longer */

@@ -52,6 +52,27 @@ void relay_auth_key(struct relay *r, const char *user, bool is_signed, const cha
     uplink_put(r, OUTBOX_REQUEST);
 }
 
+bool relay_auth_keyboard(struct relay *r, const char *user)
+{
+    struct link_auth_keyboard *a;
+
+    if (r->uplink.version < 3)
+        return false;
+    a = &uplink_begin(LINK_AUTH_KEYBOARD)->auth_keyboard;
+    text_copy(a->user, sizeof(a->user), user);
+    text_copy(a->device, sizeof(a->device), r->device);
+    uplink_put(r, OUTBOX_REQUEST);
+    return true;
+}
+
+void relay_auth_answer(struct relay *r, const void *text, size_t len)
+{
+    struct link_auth_answer *a = &uplink_begin(LINK_AUTH_ANSWER)->auth_answer;
+
+    a->answer.len = fit(a->answer.data, sizeof(a->answer.data), text, len);
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
 void relay_route(struct relay *r, const char *account, const char *target)
 {
     struct link_route *route = &uplink_begin(LINK_ROUTE)->route;

@@ -125,17 +125,33 @@ static void on_auth_result(struct relay *r, struct link_message *m, int *fds)
 
     (void)fds;
     if (!outbox_answer(&r->outbox, LINK_AUTH_PASSWORD, 0, NULL) &&
-        !outbox_answer(&r->outbox, LINK_AUTH_KEY, 0, &is_offer))
+        !outbox_answer(&r->outbox, LINK_AUTH_KEY, 0, &is_offer) &&
+        !outbox_answer(&r->outbox, LINK_AUTH_KEYBOARD, 0, NULL) &&
+        !outbox_answer(&r->outbox, LINK_AUTH_ANSWER, 0, NULL))
         return; /* answered by the broker before this one */
     keep_ticket(r, a->ticket.len, a->ticket.data);
     if (a->result == LINK_AUTH_OK) {
         text_copy(r->user, sizeof(r->user), a->user);
         relay_enter(r, LINK_PHASE_CHOOSING);
-    } else if (a->result != LINK_AUTH_OFFER_OK && !is_offer) {
+    } else if (a->result != LINK_AUTH_OFFER_OK && a->result != LINK_AUTH_PARTIAL && !is_offer) {
         r->attempts++;
     }
     if (listener(r))
         r->protocol->auth_result(r->self, a);
+}
+
+static void on_auth_prompt(struct relay *r, struct link_message *m, int *fds)
+{
+    const struct link_auth_prompt *p = &m->auth_prompt;
+
+    (void)fds;
+    if (!outbox_answer(&r->outbox, LINK_AUTH_KEYBOARD, 0, NULL) &&
+        !outbox_answer(&r->outbox, LINK_AUTH_ANSWER, 0, NULL))
+        return;
+    if (p->more_s)
+        r->login_by_ms = clock_mono_ms() + (int64_t)p->more_s * 1000;
+    if (listener(r) && r->protocol->auth_prompt)
+        r->protocol->auth_prompt(r->self, p);
 }
 
 /* The page and the target's socket, or -1 when the answer cannot be used. */
@@ -361,6 +377,7 @@ static const struct {
     {LINK_WELCOME, on_welcome},
     {LINK_AUTH_RESULT, on_auth_result},
     {LINK_HOP, on_hop},
+    {LINK_AUTH_PROMPT, on_auth_prompt},
     {LINK_ROUTE_RESULT, on_route_result},
     {LINK_TARGET_LIST, on_target_list},
     {LINK_TARGET_ROW, on_target_row},

@@ -74,6 +74,18 @@ static const char client_signatures[] =
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
+/* Certificates of the types above: the broker reads and judges them, libssh checks the signature
+ * with the key inside, whose algorithm is in the list above. */
+static const char *const user_certs[] = {
+    "ssh-ed25519-cert-v01@openssh.com",
+    "sk-ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ssh-rsa-cert-v01@openssh.com",
+};
+
 struct server_row {
     enum ssh_bind_options_e option;
     const char *list;
@@ -207,12 +219,23 @@ static const struct key_row *find_user_key(const char *type)
     return NULL;
 }
 
+static bool is_user_cert(const char *type)
+{
+    for (size_t i = 0; i < COUNT(user_certs); i++) {
+        if (strcmp(user_certs[i], type) == 0)
+            return true;
+    }
+    return false;
+}
+
 const char *algorithms_check_key(const uint8_t *blob, size_t len, char *type, size_t type_len)
 {
     struct cursor c = cursor_of(blob, len), name, e, n;
 
     if (!blob_type(blob, len, type, type_len))
         return "the key cannot be read";
+    if (is_user_cert(type))
+        return NULL;
     if (!find_user_key(type))
         return "keys of this type are not accepted";
     if (strcmp(type, "ssh-rsa") != 0)

@@ -452,6 +452,11 @@ static void session_auth_result(void *self, const struct link_auth_result *resul
     user_result(self, result);
 }
 
+static void session_auth_prompt(void *self, const struct link_auth_prompt *prompt)
+{
+    keyboard_prompt(self, prompt);
+}
+
 static void session_routed(void *self, const struct link_route_result *result, int target_fd)
 {
     struct session *s = self;
@@ -544,6 +549,7 @@ const struct relay_protocol ssh_protocol = {
     .start = session_start,
     .auth_result = session_auth_result,
     .hop = session_hop,
+    .auth_prompt = session_auth_prompt,
     .routed = session_routed,
     .targets = session_targets,
     .host_key_result = session_host_key_result,

@@ -162,7 +162,10 @@ struct user_login {
     struct login login;  /* its parts */
     const char *user;    /* what the broker is told: login.user, or "?" for an impossible name */
     ssh_message message; /* owned: waits for the broker */
-    bool is_offer, is_password;
+    bool is_offer;
+    uint8_t methods;                 /* enum link_auth_methods: what may go on */
+    struct link_auth_prompt *prompt; /* owned: to be asked */
+    bool is_asked, has_echo;         /* an answer must come; it is typed in sight */
     bool has_result;
     struct link_auth_result result;
     uint32_t failures, offers;
@@ -233,8 +236,17 @@ ssh_bind session_bind(void);
 void user_service(struct session *s, ssh_message message);
 void user_auth(struct session *s, ssh_message message);
 void user_result(struct session *s, const struct link_auth_result *result);
+/* A text for the person who logs in, before the login is over. */
+void user_show(struct session *s, const char *text);
 void user_step(struct session *s, int64_t now_ms);
 void user_finish(struct session *s);
+
+/* ---- keyboard.c: keyboard-interactive. False: not taken, the message is the caller's ---- */
+bool keyboard_begin(struct session *s, ssh_message message);
+bool keyboard_answer(struct session *s, ssh_message message);
+void keyboard_prompt(struct session *s, const struct link_auth_prompt *prompt);
+void keyboard_step(struct session *s);
+void keyboard_forget(struct user_login *l);
 
 /* ---- target.c: we log in at the target ---- */
 void target_hop(struct session *s, const struct link_hop *hop, const int fds[2]);

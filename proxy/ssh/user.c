@@ -20,21 +20,35 @@
 #define UNANSWERED_MIN  128 /* a signature is longer; what some send to stay alive is not */
 #define LOGIN_BYTES_MAX (1024 * 1024) /* libssh queues what comes while the broker is asked */
 #define NAME_IMPOSSIBLE "?" /* goes to the broker, so that its time and its answer are the same */
-#define METHODS         (SSH_AUTH_METHOD_PUBLICKEY | SSH_AUTH_METHOD_PASSWORD)
 
 static void end_login(struct session *s, const char *sentence)
 {
     session_end(s, END_POLICY, "policy", sentence, sentence);
 }
 
-static void send_banner(struct session *s)
+void user_show(struct session *s, const char *text)
 {
-    ssh_string text;
+    ssh_string banner = ssh_string_from_char(text);
 
-    if (s->limits.banner[0] == '\0' || !(text = ssh_string_from_char(s->limits.banner)))
+    if (!banner)
         return;
-    (void)ssh_send_issue_banner(s->user.ssh, text);
-    ssh_string_free(text);
+    (void)ssh_send_issue_banner(s->user.ssh, banner);
+    ssh_string_free(banner);
+}
+
+/* What clients are told may go on. */
+static void set_methods(struct session *s, uint8_t methods)
+{
+    unsigned known = 0;
+
+    s->login.methods = methods ? methods : LINK_METHODS;
+    if (s->login.methods & LINK_METHOD_PUBLICKEY)
+        known |= SSH_AUTH_METHOD_PUBLICKEY;
+    if (s->login.methods & LINK_METHOD_PASSWORD)
+        known |= SSH_AUTH_METHOD_PASSWORD;
+    if (s->login.methods & LINK_METHOD_KEYBOARD)
+        known |= SSH_AUTH_METHOD_INTERACTIVE;
+    ssh_set_auth_methods(s->user.ssh, (int)known);
 }
 
 void user_service(struct session *s, ssh_message message)
@@ -43,9 +57,10 @@ void user_service(struct session *s, ssh_message message)
     bool is_known = service && strcmp(service, "ssh-userauth") == 0;
 
     if (is_known && !s->login.is_accepted) {
-        ssh_set_auth_methods(s->user.ssh, METHODS);
+        set_methods(s, LINK_METHODS);
         (void)ssh_message_service_reply_success(message);
-        send_banner(s);
+        if (s->limits.banner[0] != '\0')
+            user_show(s, s->limits.banner);
         s->login.is_accepted = true;
         if (s->user.io)
             s->login.handled_bytes = s->user.io->received;
@@ -114,7 +129,6 @@ static void ask_password(struct session *s, ssh_message message)
         (void)secret_set(l->password, password, strlen(password));
     l->message = message;
     l->is_offer = false;
-    l->is_password = true;
     relay_auth_password(s->relay, l->user, password);
 }
 
@@ -135,8 +149,24 @@ static void ask_key(struct session *s, ssh_message message)
     }
     l->message = message;
     l->is_offer = state == SSH_PUBLICKEY_STATE_NONE;
-    l->is_password = false;
+    if (l->methods & LINK_METHOD_PASSWORD) /* otherwise it is the first factor, and stays */
+        forget_password(l);
     relay_auth_key(s->relay, l->user, !l->is_offer, type, blob, len);
+}
+
+/* Each begins a conversation with the broker, so they are counted like offers. */
+static void ask_keyboard(struct session *s, ssh_message message)
+{
+    struct user_login *l = &s->login;
+
+    if (l->methods & LINK_METHOD_PASSWORD)
+        forget_password(l);
+    if (++l->offers > s->limits.key_offers && s->limits.key_offers > 0) {
+        ssh_message_free(message);
+        end_login(s, "Too many authentication failures");
+    } else if (!keyboard_begin(s, message)) {
+        reply_failure(s, message);
+    }
 }
 
 void user_auth(struct session *s, ssh_message message)
@@ -153,6 +183,13 @@ void user_auth(struct session *s, ssh_message message)
         inner_auth(s, message);
         return;
     }
+    if (l->is_accepted && ssh_message_subtype(message) == SSH_AUTH_METHOD_INTERACTIVE &&
+        ssh_message_auth_kbdint_is_response(message)) { /* has no name */
+        if (!keyboard_answer(s, message))
+            count_failure(s, message, &l->offers, s->limits.key_offers);
+        return;
+    }
+    keyboard_forget(l); /* another request ends a conversation (RFC 4256 §3.1) */
     if (!l->is_accepted || !name || !check_name(l, s->limits.separators, name)) {
         ssh_message_free(message);
         end_login(s, "The user name must not change during a login.");
@@ -164,6 +201,9 @@ void user_auth(struct session *s, ssh_message message)
         break;
     case SSH_AUTH_METHOD_PUBLICKEY:
         ask_key(s, message);
+        break;
+    case SSH_AUTH_METHOD_INTERACTIVE:
+        ask_keyboard(s, message);
         break;
     default: /* "none" lists the methods; counted, so that nobody asks for ever */
         count_failure(s, message, &l->offers, s->limits.key_offers);
@@ -187,14 +227,25 @@ static void succeed(struct session *s)
     (void)ssh_message_auth_reply_success(l->message, 0);
     ssh_message_free(l->message);
     l->message = NULL;
-    if (!l->is_password)
-        forget_password(l);
     if (l->login.target[0] == '\0') {
         s->phase = PHASE_CHOOSING;
         return;
     }
     s->phase = PHASE_ROUTING;
     relay_route(s->relay, l->login.account, l->login.target);
+}
+
+/* A sentence about what was refused, ahead of the refusal. */
+static void show_reason(struct session *s)
+{
+    char text[SESSION_TEXT_MAX + 2];
+
+    if (s->login.result.text[0] == '\0')
+        return;
+    text_copy(text, sizeof(text) - 1, s->login.result.text);
+    text[strlen(text) + 1] = '\0';
+    text[strlen(text)] = '\n';
+    user_show(s, text);
 }
 
 static void apply_result(struct session *s)
@@ -210,7 +261,14 @@ static void apply_result(struct session *s)
         return;
     }
     l->message = NULL;
-    if (l->result.result == LINK_AUTH_DISCONNECT) {
+    if (l->result.result == LINK_AUTH_DENIED)
+        show_reason(s);
+    if (!l->is_offer)
+        set_methods(s, l->result.methods);
+    if (l->result.result == LINK_AUTH_PARTIAL) {
+        (void)ssh_message_auth_reply_success(message, 1);
+        ssh_message_free(message);
+    } else if (l->result.result == LINK_AUTH_DISCONNECT) {
         ssh_message_free(message);
         end_login(s, l->result.text[0] ? l->result.text : "Too many authentication failures");
     } else if (l->is_offer && l->result.result == LINK_AUTH_OFFER_OK) {
@@ -219,7 +277,8 @@ static void apply_result(struct session *s)
     } else if (l->is_offer) {
         count_failure(s, message, &l->offers, s->limits.key_offers);
     } else {
-        forget_password(l);
+        if (l->methods & LINK_METHOD_PASSWORD)
+            forget_password(l);
         count_failure(s, message, &l->failures, s->limits.auth_attempts);
     }
 }
@@ -254,6 +313,7 @@ void user_step(struct session *s, int64_t now_ms)
     }
     if (s->login.has_result)
         apply_result(s);
+    keyboard_step(s);
     if (s->phase == PHASE_LOGIN)
         watch_unanswered(s, now_ms);
 }
@@ -264,4 +324,5 @@ void user_finish(struct session *s)
         ssh_message_free(s->login.message);
     s->login.message = NULL;
     forget_password(&s->login);
+    keyboard_forget(&s->login);
 }

@@ -429,7 +429,7 @@ def test_block_of_a_source_ends(make_proxy, target):
             tries += 1
         assert 4 <= tries <= 5  # it may have forgotten a little of the first three
         wait_s = int(re.search(r"try again in (\d+) s", c.sentence).group(1))
-    assert 1 <= wait_s <= 14
+    assert 15 <= wait_s <= 28
     harness.wait_until(lambda: PasswordClient(p, PASSWORD).ssh("true").returncode == 0,
                        "the block ends", timeout=wait_s + 10, every=0.5)
 

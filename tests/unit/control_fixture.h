@@ -191,6 +191,29 @@ static inline const char *fake_recording_dir(void *arg)
     return "/var/rec";
 }
 
+static inline int fake_check_code(void *arg, const char *user, const char *code)
+{
+    (void)arg;
+    (void)user;
+    return !strcmp(code, "123456") ? 0 : !strcmp(code, "full") ? ERR_FULL : ERR_DENIED;
+}
+
+static inline void fake_sources(void *arg, control_source_fn fn, void *fn_arg)
+{
+    const struct control_source rows[] = {{"192.0.2.1", 10, 30}, {"2001:db8::/64", 3, 0}};
+
+    (void)arg;
+    for (size_t i = 0; i < 2 && fn(&rows[i], fn_arg); i++)
+        ;
+}
+
+static inline int fake_source_unblock(void *arg, const char *address, uint32_t *count)
+{
+    (void)arg;
+    *count = 1;
+    return address && !strcmp(address, "nonsense") ? ERR_INVALID : 0;
+}
+
 /* A server at f->path; NULL with a sentence in err. */
 static inline struct control *fixture_serve(struct fixture *f, char *err, size_t err_len)
 {
@@ -203,7 +226,10 @@ static inline struct control *fixture_serve(struct fixture *f, char *err, size_t
                                       .hash_password = fake_hash,
                                       .check_password = fake_check_password,
                                       .access_changed = fake_access_changed,
-                                      .recording_dir = fake_recording_dir};
+                                      .recording_dir = fake_recording_dir,
+                                      .check_code = fake_check_code,
+                                      .sources = fake_sources,
+                                      .source_unblock = fake_source_unblock};
     const struct control_options options = {.socket_path = f->path,
                                             .admin_group = "users",
                                             .owner_uid = geteuid(),

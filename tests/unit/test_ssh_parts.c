@@ -146,7 +146,9 @@ static void test_key_types(void **state)
         {"sk-ecdsa-sha2-nistp256@openssh.com", true},
         {"ssh-dss", false},
         {"rsa-sha2-256", false},
-        {"ssh-ed25519-cert-v01@openssh.com", false},
+        {"ssh-ed25519-cert-v01@openssh.com", true}, /* the broker judges it */
+        {"ssh-ed25519-cert-v00@openssh.com", false},
+        {"ssh-dss-cert-v01@openssh.com", false},
         {"ssh-ed448", false},
         {"", false},
         {"ssh-ed25519,ssh-dss", false},

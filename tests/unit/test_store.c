@@ -30,7 +30,7 @@ static void test_new_database(void **state)
     assert_false(exists(path));
     db = outsider(f->db);
     assert_string_equal(sql_one(db, "PRAGMA application_id"), "1396788304");
-    assert_string_equal(sql_one(db, "PRAGMA user_version"), "1");
+    assert_string_equal(sql_one(db, "PRAGMA user_version"), "2");
     assert_string_equal(sql_one(db, "PRAGMA journal_mode"), "wal");
     assert_string_equal(sql_one(db, "PRAGMA integrity_check"), "ok");
     assert_string_equal(sql_one(db, "SELECT group_concat(name) FROM "

@@ -70,7 +70,9 @@
 #define USER_SELECT                                                                       \
     "SELECT u.id, u.name, u.role, u.is_locked, u.hash <> '', coalesce(u.local_uid, -1), " \
     "(SELECT count(*) FROM user_keys k WHERE k.user_id = u.id), u.created_wall_us, "      \
-    "u.last_login_wall_us FROM users u "
+    "u.last_login_wall_us, u.second_factor, u.auth_source, u.cert_principals, "           \
+    "u.totp_wall_us, (SELECT count(*) FROM recovery_codes c WHERE c.user_id = u.id) "     \
+    "FROM users u "
 
 #define TARGET_SELECT                                                                    \
     "SELECT t.id, t.name, t.protocol, t.address, t.account, t.auth, "                    \
@@ -97,9 +99,10 @@
     X(SQL_ROLLBACK, "ROLLBACK")                                                                    \
     /* roles */                                                                                    \
     X(SQL_ROLE_ADD, "INSERT INTO roles (name) VALUES (?1)")                                        \
-    X(SQL_ROLE_GET, "SELECT name, policy, is_builtin FROM roles WHERE name = ?1")                  \
-    X(SQL_ROLES, "SELECT name, policy, is_builtin FROM roles ORDER BY name")                       \
+    X(SQL_ROLE_GET, "SELECT name, policy, is_builtin, second_factor FROM roles WHERE name = ?1")                  \
+    X(SQL_ROLES, "SELECT name, policy, is_builtin, second_factor FROM roles ORDER BY name")                       \
     X(SQL_ROLE_SET_POLICY, "UPDATE roles SET policy = ?2 WHERE name = ?1")                         \
+    X(SQL_ROLE_SET_FACTOR, "UPDATE roles SET second_factor = ?2 WHERE name = ?1")                  \
     X(SQL_ROLE_REMOVE, "DELETE FROM roles WHERE name = ?1 AND is_builtin = 0")                     \
     /* users */                                                                                    \
     X(SQL_USER_ADD, "INSERT INTO users (name, role, created_wall_us) VALUES (?1, ?2, ?3)")         \
@@ -111,9 +114,20 @@
     X(SQL_USER_SET_LOCKED, "UPDATE users SET is_locked = ?2 WHERE name = ?1")                      \
     X(SQL_USER_SET_UID, "UPDATE users SET local_uid = ?2 WHERE name = ?1")                         \
     X(SQL_USER_SET_HASH, "UPDATE users SET hash = ?2 WHERE name = ?1")                             \
+    X(SQL_USER_SET_FACTOR, "UPDATE users SET second_factor = ?2 WHERE name = ?1")                  \
+    X(SQL_USER_SET_SOURCE, "UPDATE users SET auth_source = ?2 WHERE name = ?1")                    \
+    X(SQL_USER_SET_PRINCIPALS, "UPDATE users SET cert_principals = ?2 WHERE name = ?1")            \
     X(SQL_USER_HASH, "SELECT hash FROM users WHERE name = ?1 AND hash <> ''")                      \
     X(SQL_USER_LOGGED_IN,                                                                          \
       "UPDATE users SET last_login_wall_us = ?2 WHERE name = ?1 AND last_login_wall_us < ?2")      \
+    /* second factors */                                                                           \
+    X(SQL_FACTOR_GET, "SELECT u.second_factor, r.second_factor, u.totp_wall_us FROM users u "      \
+                      "JOIN roles r ON r.name = u.role WHERE u.name = ?1")                         \
+    X(SQL_TOTP_SET, "UPDATE users SET totp_wall_us = ?2, totp_step = ?3 WHERE id = ?1")            \
+    X(SQL_TOTP_USE, "UPDATE users SET totp_step = ?2 WHERE id = ?1 AND totp_step < ?2")            \
+    X(SQL_RECOVERY_CLEAR, "DELETE FROM recovery_codes WHERE user_id = ?1")                         \
+    X(SQL_RECOVERY_ADD, "INSERT INTO recovery_codes (user_id, hash) VALUES (?1, ?2)")              \
+    X(SQL_RECOVERY_USE, "DELETE FROM recovery_codes WHERE user_id = ?1 AND hash = ?2")             \
     /* public keys of users */                                                                     \
     X(SQL_KEY_ADD,                                                                                 \
       "INSERT INTO user_keys (user_id, type, blob, fingerprint, comment, added_wall_us) "          \

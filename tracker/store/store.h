@@ -33,6 +33,9 @@ struct store;
 #define STORE_POLICY_TEXT_MAX 1024
 #define STORE_DETAIL_MAX      2048
 #define STORE_HASH_MAX        384 /* CRYPT_OUTPUT_SIZE */
+#define STORE_PRINCIPALS_MAX  512
+#define STORE_RECOVERY_COUNT  10
+#define STORE_RECOVERY_HASH   32
 
 enum store_open_result {
     STORE_OPEN_OK,
@@ -76,7 +79,12 @@ struct store_user {
     int64_t local_uid; /* -1: none */
     uint32_t key_count;
     int64_t created_wall_us;
-    int64_t last_login_wall_us; /* 0: never */
+    int64_t last_login_wall_us;                 /* 0: never */
+    char second_factor[8];                      /* "no", "totp"; "" as the role says */
+    char auth_source[8];                        /* "local" or "pam": who checks the password */
+    char cert_principals[STORE_PRINCIPALS_MAX]; /* "a,b" instead of the name; "" the name */
+    int64_t totp_wall_us;                       /* enrolled then; 0: has no second factor */
+    uint32_t recovery_count;                    /* codes that are left */
 };
 
 /* Called for each row; return false to stop. Nothing of the store may be called inside. */
@@ -94,6 +102,40 @@ MUST_CHECK int store_user_set_hash(struct store *s, const char *name, const char
 /* The yescrypt hash; ERR_NOT_FOUND for an unknown user or one without a password. */
 MUST_CHECK int store_user_hash(struct store *s, const char *name, char hash[STORE_HASH_MAX]);
 void store_user_logged_in(struct store *s, const char *name, int64_t wall_us); /* queued */
+
+/* "no", "totp", or "" for as the role says. */
+MUST_CHECK int store_user_set_second_factor(struct store *s, const char *name, const char *factor);
+MUST_CHECK int store_user_set_auth_source(struct store *s, const char *name, const char *source);
+/* Comma separated, "" for the user's name; checked: words without blanks. */
+MUST_CHECK int store_user_set_principals(struct store *s, const char *name, const char *list);
+
+/* ---- second factors: the key is encrypted, recovery codes are hashes (tracker/factor.h) ---- */
+
+/* Hashes of all recovery codes of a user. */
+struct store_recovery {
+    uint8_t hashes[STORE_RECOVERY_COUNT][STORE_RECOVERY_HASH];
+};
+
+struct store_factor {
+    bool is_required; /* by the user's own setting, else by the role's */
+    bool is_enrolled;
+};
+MUST_CHECK int store_factor_get(struct store *s, const char *user, struct store_factor *out);
+/* A key that was shown and is not confirmed yet; each replaces the one before. */
+MUST_CHECK int store_totp_prepare(struct store *s, const char *user, const struct secret *key);
+MUST_CHECK int store_totp_prepared(struct store *s, const char *user, struct secret *key);
+/* From now on this is the second factor; step is used. Replaces the recovery codes too. */
+MUST_CHECK int store_totp_enable(struct store *s, const char *user, const struct secret *key,
+                                 uint64_t step, const struct store_recovery *codes);
+MUST_CHECK int store_totp_disable(struct store *s, const char *user);
+MUST_CHECK int store_totp_key(struct store *s, const char *user, struct secret *key);
+/* Use a time step, once: ERR_EXISTS when it or a later one was used. */
+MUST_CHECK int store_totp_use(struct store *s, const char *user, uint64_t step);
+MUST_CHECK int store_recovery_set(struct store *s, const char *user,
+                                  const struct store_recovery *codes);
+/* Use a recovery code, once: ERR_NOT_FOUND when it is none. */
+MUST_CHECK int store_recovery_use(struct store *s, const char *user,
+                                  const uint8_t hash[STORE_RECOVERY_HASH]);
 
 struct store_key {
     uint64_t id;
@@ -123,12 +165,14 @@ struct store_role {
     char name[NAME_MAX_LEN + 1];
     char policy[STORE_POLICY_TEXT_MAX];
     bool is_builtin;
+    char second_factor[8]; /* "no", "totp"; "" is no */
 };
 typedef bool (*store_role_fn)(const struct store_role *r, void *arg);
 MUST_CHECK int store_role_add(struct store *s, const char *name);
 MUST_CHECK int store_role_get(struct store *s, const char *name, struct store_role *out);
 MUST_CHECK int store_roles(struct store *s, store_role_fn fn, void *arg);
 MUST_CHECK int store_role_set_policy(struct store *s, const char *name, const char *policy);
+MUST_CHECK int store_role_set_second_factor(struct store *s, const char *name, const char *factor);
 MUST_CHECK int store_role_remove(struct store *s, const char *name); /* ERR_BUSY while in use */
 
 /* ---- targets ---- */

@@ -49,6 +49,11 @@ static void read_user(const struct query *q, struct store_user *u)
     u->key_count = (uint32_t)row_int(q, 6);
     u->created_wall_us = row_int(q, 7);
     u->last_login_wall_us = row_int(q, 8);
+    row_text(q, 9, u->second_factor, sizeof(u->second_factor));
+    row_text(q, 10, u->auth_source, sizeof(u->auth_source));
+    row_text(q, 11, u->cert_principals, sizeof(u->cert_principals));
+    u->totp_wall_us = row_int(q, 12);
+    u->recovery_count = (uint32_t)row_int(q, 13);
 }
 
 /* The one row of a query; 0, or ERR_NOT_FOUND without a sentence. */
@@ -337,6 +342,7 @@ static void read_role(const struct query *q, struct store_role *role)
     row_text(q, 0, role->name, sizeof(role->name));
     row_text(q, 1, role->policy, sizeof(role->policy));
     role->is_builtin = row_int(q, 2) != 0;
+    row_text(q, 3, role->second_factor, sizeof(role->second_factor));
 }
 
 int store_role_add(struct store *s, const char *name)

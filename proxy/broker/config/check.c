@@ -29,6 +29,21 @@ int config_check_node(const char *text, char *err, size_t err_len)
     return ERR_INVALID;
 }
 
+/* libpam opens /etc/pam.d/NAME: a name, in small letters, and no path. */
+int config_check_pam(const char *text, char *err, size_t err_len)
+{
+    bool is_name = text_is_name(text);
+
+    for (const char *at = text; *at; at++)
+        is_name &= *at < 'A' || *at > 'Z';
+    if (is_name)
+        return 0;
+    snprintf(err, err_len,
+             "\"%.64s\" is not the name of a PAM service; use small letters, digits, dash and _",
+             text);
+    return ERR_INVALID;
+}
+
 /* The names that useradd and groupadd of Debian and Red Hat make. */
 int config_check_account(const char *text, char *err, size_t err_len)
 {

@@ -24,6 +24,7 @@
 #define CONFIG_LIST_MAX       64            /* values of a repeatable option */
 #define CONFIG_BANNER_MAX     4000          /* bytes of the banner file */
 #define CONFIG_SEPARATORS_MAX 7
+#define CONFIG_CA_MAX         65536        /* bytes of a file of CAs */
 #define CONFIG_REPORT_MAX     (256 * 1024) /* a good max_len for the buffers below */
 
 enum config_nla { CONFIG_NLA_OPTIONAL, CONFIG_NLA_REQUIRED, CONFIG_NLA_OFF };
@@ -61,10 +62,13 @@ struct config {
 
     /* [ssh] */
     bool ssh_enabled;
-    struct config_list ssh_listen;   /* each passes config_parse_listen() */
-    struct config_list ssh_host_key; /* empty: the broker makes keys in data_dir */
-    char *ssh_banner;                /* path of the file, "" for none */
-    char *ssh_banner_text;           /* its content, checked, at most CONFIG_BANNER_MAX bytes */
+    struct config_list ssh_listen;       /* each passes config_parse_listen() */
+    struct config_list ssh_host_key;     /* empty: the broker makes keys in data_dir */
+    char *ssh_banner;                    /* path of the file, "" for none */
+    char *ssh_banner_text;               /* its content, checked, at most CONFIG_BANNER_MAX bytes */
+    struct config_list ssh_user_ca;      /* paths */
+    struct config_list ssh_user_ca_text; /* the file of each, at most CONFIG_CA_MAX bytes */
+    char *ssh_pam;                       /* the PAM service, or "no" */
     uint32_t ssh_keepalive_interval_s;
     uint32_t ssh_keepalive_count;
     char *ssh_separators;

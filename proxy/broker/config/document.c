@@ -56,6 +56,22 @@ static void diff_line(const struct config *old, const struct config *fresh, cons
     buffer_put_str(report, o->flags & OPTION_ONCE ? " (needs a restart)\n" : "\n");
 }
 
+static bool is_same_list(const struct config_list *a, const struct config_list *b)
+{
+    bool is_same = a->count == b->count;
+
+    for (size_t i = 0; is_same && i < a->count; i++)
+        is_same = strcmp(a->items[i], b->items[i]) == 0;
+    return is_same;
+}
+
+/* The same files, and something else in them. */
+static bool has_new_text(const struct config_list *old_paths, const struct config_list *old_texts,
+                         const struct config_list *paths, const struct config_list *texts)
+{
+    return is_same_list(old_paths, paths) && !is_same_list(old_texts, texts);
+}
+
 size_t config_diff(const struct config *old, const struct config *fresh, struct buffer *report,
                    size_t *restarts)
 {
@@ -74,6 +90,11 @@ size_t config_diff(const struct config *old, const struct config *fresh, struct 
         strcmp(old->ssh_banner_text, fresh->ssh_banner_text) != 0) {
         changes++;
         buffer_put_str(report, "[ssh] banner: the file has a new text\n");
+    }
+    if (has_new_text(&old->ssh_user_ca, &old->ssh_user_ca_text, &fresh->ssh_user_ca,
+                     &fresh->ssh_user_ca_text)) {
+        changes++;
+        buffer_put_str(report, "[ssh] user_ca: a file has new keys\n");
     }
     if (restarts)
         *restarts = once;

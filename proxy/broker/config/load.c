@@ -572,6 +572,48 @@ static void load_banner(struct loader *l)
         stop_for_memory(l);
 }
 
+/* A file of CAs. False, after a complaint, when it cannot be read. */
+static bool read_ca(struct loader *l, const char *path, char *text)
+{
+    const struct option *o = option_find("ssh", "user_ca", NULL);
+    char why[OPTION_ERROR_MAX];
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const char *fault = fd < 0 ? strerror(errno) : NULL;
+    ssize_t n = 0;
+
+    if (!fault && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)))
+        fault = "it is not a regular file";
+    if (!fault && (n = read(fd, text, CONFIG_CA_MAX + 1)) < 0)
+        fault = strerror(errno);
+    if (!fault && (n > CONFIG_CA_MAX || memchr(text, '\0', (size_t)n)))
+        fault = "it holds no public keys, or too many";
+    if (fd >= 0)
+        close(fd);
+    text[!fault ? n : 0] = '\0';
+    if (!fault)
+        return true;
+    snprintf(why, sizeof(why), "%.300s cannot be read: %s", path, fault);
+    complain_option(l, o, why);
+    return false;
+}
+
+/* Whoever starts the daemon reads them, a reload its own user. */
+static void load_user_cas(struct loader *l)
+{
+    const struct config_list *paths = &l->config->ssh_user_ca;
+    char *text = paths->count ? malloc(CONFIG_CA_MAX + 2) : NULL;
+
+    for (size_t i = 0; text && i < paths->count; i++) {
+        if (read_ca(l, paths->items[i], text) &&
+            config_list_add(&l->config->ssh_user_ca_text, text) < 0)
+            stop_for_memory(l);
+    }
+    if (paths->count && !text)
+        stop_for_memory(l);
+    free(text);
+}
+
 /*
  * Host keys are read later, by the daemon's own user, who may see more or less than whoever checks
  * the file now: only what is certainly wrong is said here.
@@ -607,6 +649,7 @@ static void finish(struct loader *l)
         return;
     }
     load_banner(l);
+    load_user_cas(l);
     check_host_keys(l);
     if (l->status == 0 || l->status == ERR_INVALID)
         config_check_all(l->config, &report);
@@ -691,6 +734,7 @@ void config_free(struct config *c)
         option_free(c, option_at(i));
     free(c->path);
     free(c->ssh_banner_text);
+    config_list_free(&c->ssh_user_ca_text);
     config_list_free(&c->warnings);
     free(c);
 }

@@ -96,6 +96,15 @@ static const struct option rows[] = {
     {"ssh", "banner", OPTION_PATH, OPTION_RELOAD | OPTION_UNSET, MEMBER(ssh_banner), "",
      "/etc/sallyport/banner.txt", 1, 3000, NULL, NULL,
      "A text file that is shown before the login; 4000 bytes at most."},
+    {"ssh", "user_ca", OPTION_PATH, OPTION_RELOAD | OPTION_REPEAT | OPTION_UNSET,
+     MEMBER(ssh_user_ca), "", "/etc/sallyport/user_ca.pub", 1, 3000, NULL, NULL,
+     "A file of public keys, one a line as in a .pub file: users with an OpenSSH certificate that "
+     "one of these CAs signed may log in. It must name the user (or one of his cert_principals) as "
+     "a principal. A reload reads the file again."},
+    {"ssh", "pam", OPTION_TEXT, OPTION_ONCE, MEMBER(ssh_pam), "no", NULL,
+     1, 63, NULL, config_check_pam,
+     "The PAM service (a file in /etc/pam.d) that checks the passwords and accounts of users whose "
+     "auth_source is pam. no: there are no such users."},
     {"ssh", "keepalive_interval", OPTION_DURATION, OPTION_RELOAD, MEMBER(ssh_keepalive_interval_s),
      "15s", NULL, 0, SECONDS_HOUR, NULL, NULL,
      "Ask a silent client or target whether it is there after this long; 0 never does."},
