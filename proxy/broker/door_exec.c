@@ -7,7 +7,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +161,69 @@ static int limit(int resource, rlim_t value)
     return setrlimit((__rlimit_resource_t)resource, &both);
 }
 
+/*
+ * The process has its connection and needs no other, and nobody to signal but itself: relays run
+ * under the same user, and an unprivileged daemon's control socket would take it for the owner.
+ * A short list of what is refused, since exec, the loader and the libraries need the rest; the
+ * program is made here by hand, as it holds our own number.
+ */
+#if defined(__x86_64__)
+#define FILTER_ARCH AUDIT_ARCH_X86_64
+#define FILTER_MORE 0x40000000u /* the x32 calls, which have the same architecture */
+#elif defined(__aarch64__)
+#define FILTER_ARCH AUDIT_ARCH_AARCH64
+#define FILTER_MORE 0xffffffffu
+#endif
+
+#ifdef FILTER_ARCH
+#define LOAD(member) \
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, member))
+#define ANSWER(what)   BPF_STMT(BPF_RET | BPF_K, what)
+#define SKIP_UNLESS(n) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, n, 0, 1)
+#define REFUSE(call)   SKIP_UNLESS(SYS_##call), ANSWER(SECCOMP_RET_ERRNO | EPERM)
+/* allowed when the first argument is `value` */
+#define ONLY_WITH(call, value)                                                                \
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 4), LOAD(args[0]), SKIP_UNLESS(value), \
+        ANSWER(SECCOMP_RET_ALLOW), ANSWER(SECCOMP_RET_ERRNO | EPERM)
+
+static int refuse_calls(void)
+{
+    const uint32_t self = (uint32_t)getpid();
+    struct sock_filter code[] = {
+        LOAD(arch),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FILTER_ARCH, 1, 0),
+        ANSWER(SECCOMP_RET_KILL_PROCESS),
+        LOAD(nr),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FILTER_MORE, 0, 1),
+        ANSWER(SECCOMP_RET_ERRNO | ENOSYS),
+        REFUSE(socket),
+        REFUSE(connect),
+        REFUSE(bind),
+        REFUSE(ptrace),
+        REFUSE(process_vm_readv),
+        REFUSE(process_vm_writev),
+        REFUSE(pidfd_open),
+        REFUSE(pidfd_getfd),
+        REFUSE(pidfd_send_signal),
+        REFUSE(rt_sigqueueinfo),
+        REFUSE(rt_tgsigqueueinfo),
+        REFUSE(tkill),
+        ONLY_WITH(kill, self),
+        LOAD(nr),
+        ONLY_WITH(tgkill, self),
+        ANSWER(SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0 ? 0 : -1;
+}
+#else
+static int refuse_calls(void)
+{
+    return 0; /* another architecture: the rest of confine() must do */
+}
+#endif
+
 /* The relays' user (or, unprivileged, our own), no way back, no processes, no files to write, gone
  * with the broker. Raw calls: glibc's would speak to threads that a forked child does not have. */
 static int confine(const struct identity *id, pid_t parent)
@@ -172,7 +239,7 @@ static int confine(const struct identity *id, pid_t parent)
         limit(RLIMIT_NOFILE, FILES_MAX) < 0 || limit(RLIMIT_CPU, CPU_S) < 0 ||
         (!IS_ASAN && limit(RLIMIT_AS, MEMORY_MAX) < 0))
         return -1;
-    return chdir("/");
+    return chdir("/") < 0 ? -1 : refuse_calls();
 }
 
 /* Out of the way first: a number that is wanted may be one that is in use. */

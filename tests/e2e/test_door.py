@@ -404,6 +404,7 @@ def test_what_the_process_may_do(admin):
     with open("/proc/%d/status" % pid) as f:
         status = dict(line.split(":\t", 1) for line in f.read().splitlines())
     assert status["NoNewPrivs"].strip() == "1" and int(status["CapEff"], 16) == 0
+    assert status["Seccomp"].strip() == "2"
     if harness.IS_ROOT:
         import pwd
         uid = str(pwd.getpwnam("sallyport-relay").pw_uid)
@@ -546,6 +547,32 @@ def test_on_a_connection_that_outlived_the_daemon(proxy, door, tmp_path):
     assert (r.returncode, r.stdout) == (0, "web01\n"), r.stderr
     master.kill()
     master.wait()
+
+
+def test_of_an_unprivileged_daemon(make_proxy, target, keys):
+    """Its owner's control socket is the owner's: the words reach it by their own connection only."""
+    p = make_proxy({"control": {"admin_over_ssh": "yes"}},
+                   as_user="nobody" if harness.IS_ROOT else None)
+    p.add_user("alice", key=keys.make("alice")).add_target(target).grant()
+    p.add_user("ann", key=keys.make("ann"), role="admin")
+    p.do("user", "passwd", "alice", "--password-stdin", input=PASSWORD + "\n")
+    me = harness.Client(p, target=None, key=keys.make("alice"))
+    assert me.ssh("targets", "-q").stdout == "web01\n"
+    r = me.ssh("sessions", "--socket", p.socket)
+    assert r.returncode == 2 and r.stdout == ""
+    assert me.ssh("admin", "status").returncode == 4
+    t = me.terminal("passwd")
+    t.expect("Old password: ")
+    t.send("\x03")  # Ctrl-C at the question
+    t.expect(pexpect.EOF)
+    t.close()
+    assert t.exitstatus == 130 and password_works(p, PASSWORD)
+    ann = harness.Client(p, user="ann", target=None, key=keys.make("ann"))
+    t = ann.terminal("admin session top", rows=20, cols=90)
+    t.expect("ID")
+    t.send("q")
+    t.expect(pexpect.EOF)
+    no_commands(p)
 
 
 # ---- a relay that was taken over
