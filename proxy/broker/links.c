@@ -26,7 +26,9 @@
 
 #include "proxy/broker/broker.h"
 #include "proxy/broker/dial.h"
+#include "proxy/broker/door.h"
 #include "proxy/broker/links_parts.h"
+#include "proxy/broker/passes.h"
 #include "proxy/broker/recordings.h"
 #include "proxy/broker/ticket.h"
 #include "tracker/store/store.h"
@@ -75,9 +77,14 @@ void link_say(struct relay_link *l)
 
 void link_put_ticket(struct relay_link *l, uint16_t *len, uint8_t *data)
 {
-    struct ticket t = {.session_id = l->session_id, .pid = l->pid, .attempts = l->attempts};
+    struct ticket t = {.session_id = l->session_id,
+                       .pid = l->pid,
+                       .attempts = l->attempts,
+                       .outer_pid = l->outer_pid,
+                       .outer_channel = l->outer_channel};
 
     text_copy(t.user, sizeof(t.user), l->user);
+    text_copy(t.jump_target, sizeof(t.jump_target), l->jump_target);
     *len = (uint16_t)ticket_make(l->links->broker->ticket_key, &t, data);
 }
 
@@ -208,8 +215,12 @@ void link_drop(struct relay_link *l, const char *why)
         return;
     }
     log_debug("relay pid=%d link closed: %s", l->pid, why);
-    if (l->state != STATE_ENDED)
+    door_link_gone(b->door, l->serial);
+    if (l->state != STATE_ENDED) {
         kill_relay(l);
+        link_jump_outer_over(l, END_NETWORK_LOST, "relay",
+                             "the connection that carries it was lost");
+    }
     link_session_over(l, END_RELAY_CRASHED, "relay", "the relay process of the session died");
     if (!l->is_settled)
         gates_settled(b->gates, l->pid);
@@ -369,6 +380,7 @@ static bool adopt(struct relay_link *l, const struct link_hello *h, int page_fd)
     text_copy(l->user, sizeof(l->user), t.user);
     l->attempts = t.attempts > l->attempts ? t.attempts : l->attempts;
     l->is_settled = t.user[0] != '\0';
+    link_jump_adopted(l, &t);
     l->session_id = t.session_id;
     if (l->session_id && !adopt_session(l, page_fd)) {
         l->session_id = 0;
@@ -385,6 +397,15 @@ static enum link_state proved_state(const struct relay_link *l)
     return l->user[0] ? STATE_CHOOSING : STATE_LOGIN;
 }
 
+static bool proves_itself(struct relay_link *l, const struct link_hello *h, int page_fd)
+{
+    if (pass_is(h->ticket.data, h->ticket.len))
+        return link_jump_hello(l, h) && !hides_session(l);
+    if (l->is_adopted)
+        return adopt(l, h, page_fd);
+    return !h->session_id && !h->user[0] && h->phase == LINK_PHASE_LOGIN;
+}
+
 static void on_hello(struct relay_link *l, struct link_message *m, int *fds)
 {
     const struct link_hello *h = &m->hello;
@@ -395,8 +416,7 @@ static void on_hello(struct relay_link *l, struct link_message *m, int *fds)
     text_copy(l->device, sizeof(l->device), h->device);
     l->client_port = h->client_port;
     l->attempts = h->attempts;
-    if ((l->is_adopted && !adopt(l, h, fds[0])) ||
-        (!l->is_adopted && (h->session_id || h->user[0] || h->phase != LINK_PHASE_LOGIN))) {
+    if (!proves_itself(l, h, fds[0])) {
         log_warn("relay pid=%d claims what it cannot prove and is ended", l->pid);
         link_drop(l, "ticket refused");
         return;
@@ -405,7 +425,7 @@ static void on_hello(struct relay_link *l, struct link_message *m, int *fds)
     if (l->is_adopted)
         l->links->adopted++;
     adoption_answered(l);
-    link_enter(l, l->is_adopted ? proved_state(l) : STATE_LOGIN);
+    link_enter(l, proved_state(l));
     send_welcome(l);
 }
 
@@ -668,13 +688,14 @@ struct links *links_create(struct broker *b, char *err, size_t err_len)
                          ? (uint32_t)((b->max_fds - FDS_RESERVED) / FDS_A_LINK)
                          : 1;
     all->listen_fd = -1;
+    all->passes = passes_create(clock_mono_ms());
     TAILQ_INIT(&all->live);
     TAILQ_INIT(&all->dead);
     unlink(addr.sun_path); /* the store's lock says that no other broker is here */
     all->sweep = event_new(b->base, -1, 0, sweep_cb, all);
     all->failures = event_new(b->base, -1, 0, link_failures_cb, all);
     all->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (!all->sweep || !all->failures || all->listen_fd < 0 ||
+    if (!all->sweep || !all->failures || !all->passes || all->listen_fd < 0 ||
         bind(all->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
         chmod(addr.sun_path, 0600) < 0 || listen(all->listen_fd, LINKS_BACKLOG) < 0) {
         snprintf(err, err_len, "%s/relay.sock: %s", b->config->run_dir, strerror(errno));
@@ -720,6 +741,7 @@ void links_destroy(struct links *all)
         event_free(all->sweep);
     if (all->listen_fd >= 0)
         close(all->listen_fd);
+    passes_destroy(all->passes);
     free(all);
 }
 
@@ -800,8 +822,11 @@ void links_refresh_policies(struct links *all, bool is_access, const char *autho
         struct policy policy;
         int r;
 
-        if (!l->session_id)
+        if (!l->session_id) {
+            if (is_access && l->state == STATE_CHOOSING && !link_user_may_log_in(b, l->user))
+                link_end_choosing(l, END_REVOKED, author, "access was withdrawn");
             continue;
+        }
         r = link_user_may_log_in(b, l->user) ? link_resolve(l, &policy, &target) : ERR_DENIED;
         if (r == 0) {
             keep_fixed(&policy, &l->policy);

@@ -214,6 +214,27 @@ static bool may_say(const struct relay_link *l, const struct link_closed *c)
     return l->is_adopted || l->is_end_sent || !is_of_broker;
 }
 
+/* The target refused the login before anything was started: its session is over, and the user
+ * chooses again. Only what was never ready can be given back. */
+void link_on_back(struct relay_link *l, struct link_message *m, int *fds)
+{
+    struct link_back_result *back;
+
+    (void)fds;
+    if (l->is_ready) {
+        log_warn("relay pid=%d gives a session back that has begun, and is ended", l->pid);
+        link_drop(l, "out of order");
+        return;
+    }
+    link_session_over(l, m->back.reason == END_POLICY ? END_POLICY : END_TARGET_UNREACHABLE,
+                      "target", m->back.text);
+    l->target[0] = l->account[0] = '\0';
+    link_enter(l, STATE_CHOOSING);
+    back = &link_begin(l, LINK_BACK_RESULT)->back_result;
+    link_put_ticket(l, &back->ticket.len, back->ticket.data);
+    link_say(l);
+}
+
 void link_on_closed(struct relay_link *l, struct link_message *m, int *fds)
 {
     const struct link_closed *c = &m->closed;
@@ -223,13 +244,17 @@ void link_on_closed(struct relay_link *l, struct link_message *m, int *fds)
     event_add(l->timer, &leave);
     event_add(l->exit, NULL);
     /* A stranger's connection writes nothing: his failed attempts are events already. */
-    if (!l->session_id && l->user[0] && c->text[0])
+    if (!link_jump_closed_note(l, c) && !l->session_id && l->user[0] && c->text[0])
         link_note(l, "connection-closed", c->text);
-    if (may_say(l, c))
+    if (may_say(l, c)) {
+        link_jump_outer_over(l, (enum end_reason)c->reason, c->author, c->text);
         link_session_over(l, (enum end_reason)c->reason, c->author, c->text);
-    else
+    } else {
+        link_jump_outer_over(l, END_NETWORK_LOST, "relay",
+                             "the connection that carries it was lost");
         link_session_over(l, END_RELAY_CRASHED, "relay",
                           "the relay gave a reason that is not its own");
+    }
     store_flush(l->links->broker->store);
     link_enter(l, STATE_ENDED);
     link_begin(l, LINK_CLOSED_ACK);

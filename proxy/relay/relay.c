@@ -183,6 +183,9 @@ static void queue_closed(struct relay *r)
     if (r->page) {
         c->bytes_in = atomic_load_explicit(&r->page->bytes_in, memory_order_relaxed);
         c->bytes_out = atomic_load_explicit(&r->page->bytes_out, memory_order_relaxed);
+    } else {
+        c->bytes_in = r->jump_in;
+        c->bytes_out = r->jump_out;
     }
     uplink_put(r, OUTBOX_REQUEST);
 }
@@ -348,10 +351,9 @@ static int64_t watch_phase(struct relay *r, int64_t now_ms)
             grace_is_over(r);
         break;
     case LINK_PHASE_CHOOSING:
-        due = r->phase_ms + CHOOSING_MAX_S * MS;
+        due = choosing_due(r);
         if (now_ms >= due)
-            end_by_ourselves(r, END_POLICY, "policy",
-                             "You have been disconnected: no target was chosen in time");
+            choosing_is_over(r);
         break;
     case LINK_PHASE_SESSION:
         if (r->alone_since_ms)
@@ -444,6 +446,17 @@ static void turn(struct relay *r)
     arm_timer(r, due);
 }
 
+/* The client of a jump is the one at the other end of the connection that carries it. */
+static void name_inner_client(struct relay *r, const struct link_gate_jump *jump)
+{
+    r->is_inner = true;
+    text_copy(r->client_address, sizeof(r->client_address), jump->client_address);
+    r->client_port = jump->client_port;
+    text_copy(r->device, sizeof(r->device), jump->device);
+    r->ticket.len = jump->pass.len;
+    memcpy(r->ticket.data, jump->pass.data, jump->pass.len);
+}
+
 static void name_client(struct relay *r)
 {
     struct sockaddr_storage ss = {0};
@@ -488,7 +501,10 @@ static struct relay *relay_create(const struct relay_protocol *protocol,
     policy_defaults(&r->policy);
     outbox_init(&r->outbox);
     files_init(&r->files);
-    name_client(r);
+    if (birth->jump)
+        name_inner_client(r, birth->jump);
+    else
+        name_client(r);
     log_set_prefix("%s %s:%u", protocol->name, r->client_address, r->client_port);
     event_assign(&r->timer, r->base, -1, 0, timer_cb, r);
     event_assign(&r->client_readable, r->base, r->client_fd, EV_READ, client_cb, r);

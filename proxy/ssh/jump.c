@@ -20,6 +20,7 @@
 
 #define JUMPS_MAX   64
 #define READ_MAX    (256u * 1024u)
+#define OUT_SIZE    (256u * 1024u)
 #define PACKET      32758u /* what libssh puts into one packet for a peer that takes 32 KiB */
 #define STEP_ROUNDS 8
 #define HOST_MAX    255
@@ -44,10 +45,10 @@ struct jump {
     bool is_readable, is_armed; /* bytes may be there; `readable` is pending, for good until the
                                    client takes no more */
 
-    /* to the socket */
-    uint8_t *out; /* NULL, or what libssh held when the socket had room again */
-    uint32_t out_start, out_len;
-    uint32_t held; /* what libssh keeps; with `out` at most two windows */
+    /* to the socket: what came in one turn goes out in one call */
+    uint8_t *out; /* NULL when nothing waits for long */
+    uint32_t out_start, out_len, out_cap;
+    uint32_t held; /* what libssh keeps; at most two windows */
     bool got_eof, got_close, is_shut;
 
     /* to the client */
@@ -83,19 +84,61 @@ static uint32_t put_out(struct jump *j, const void *data, uint32_t len)
     return (uint32_t)n;
 }
 
+static bool reserve_out(struct jump *j, uint32_t cap)
+{
+    uint8_t *out;
+
+    if (j->out_cap >= cap)
+        return true;
+    if (!(out = realloc(j->out, cap)))
+        return false;
+    j->out = out;
+    j->out_cap = cap;
+    return true;
+}
+
+/* Whether the socket took some of it. */
+static bool flush_out(struct jump *j)
+{
+    uint32_t n = put_out(j, j->out + j->out_start, j->out_len);
+
+    j->out_len -= n;
+    j->out_start = j->out_len > 0 ? j->out_start + n : 0;
+    return n > 0;
+}
+
+/* How much of it found a place. */
+static uint32_t gather(struct jump *j, const uint8_t *data, uint32_t len)
+{
+    uint32_t taken = 0;
+
+    if (!reserve_out(j, OUT_SIZE))
+        return 0;
+    while (taken < len) {
+        uint32_t room = j->out_cap - j->out_start - j->out_len;
+        uint32_t n = len - taken < room ? len - taken : room;
+
+        memcpy(j->out + j->out_start + j->out_len, data + taken, n);
+        j->out_len += n;
+        taken += n;
+        if (taken < len && !flush_out(j))
+            break;
+    }
+    return taken;
+}
+
 /* libssh gives all that it has, what it kept before included. */
 static int on_data(ssh_session ssh, ssh_channel ch, void *data, uint32_t len, int is_stderr,
                    void *arg)
 {
     struct jump *j = arg;
-    uint32_t taken = 0;
+    uint32_t taken;
 
     (void)ssh;
     (void)ch;
     if (is_stderr || j->state != JUMP_OPEN)
         return (int)len;
-    if (j->out_len == 0)
-        taken = put_out(j, data, len);
+    taken = gather(j, data, len);
     j->held = len - taken;
     return (int)taken;
 }
@@ -143,7 +186,7 @@ static void refill(struct jump *j)
         j->held = 0;
         return;
     }
-    if (!(j->out = malloc(j->held)))
+    if (!reserve_out(j, j->held))
         return; /* tried again at the next turn; the window stays shut */
     got = ssh_channel_read_timeout(j->ssh, j->out, j->held, 0, 0);
     j->out_start = 0;
@@ -151,27 +194,11 @@ static void refill(struct jump *j)
     j->held = 0;
 }
 
-static void drop_out(struct jump *j)
-{
-    free(j->out);
-    j->out = NULL;
-    j->out_start = j->out_len = 0;
-}
-
 static void move_in(struct jump *j)
 {
     for (int i = 0; i < STEP_ROUNDS && (j->out_len > 0 || j->held > 0); i++) {
-        uint32_t n;
-
         refill(j);
-        if (j->out_len == 0)
-            break;
-        n = put_out(j, j->out + j->out_start, j->out_len);
-        j->out_start += n;
-        j->out_len -= n;
-        if (j->out_len == 0)
-            drop_out(j);
-        if (n == 0)
+        if (j->out_len == 0 || !flush_out(j))
             break;
     }
     if (j->out_len > 0 || j->held > 0)
@@ -511,6 +538,21 @@ bool jump_any_open(const struct session *s)
             return true;
     }
     return false;
+}
+
+void jump_relax(struct session *s)
+{
+    struct jump *j;
+
+    if (!s->jumps)
+        return;
+    TAILQ_FOREACH (j, &s->jumps->list, link) {
+        if (j->out_len > 0)
+            continue;
+        free(j->out);
+        j->out = NULL;
+        j->out_cap = 0;
+    }
 }
 
 void jump_detach(struct session *s)

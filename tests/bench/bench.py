@@ -165,6 +165,11 @@ class Bench:
             who = "alice+" + ("web01" if name == "sallyport" else "plain")
             return (self.base(self.key) + ["-o", "Port=%d" % self.proxy.port], who + "@127.0.0.1",
                     lambda: sum(cpu(p) for p in self.proxy.relays()))
+        if name == "jumped":  # ssh -J through us: the relay that carries it, and the session's own
+            proxy = "ssh %s -p %d -W %%h:%%p alice@127.0.0.1" % (
+                " ".join(self.base(self.key)), self.proxy.port)
+            return (self.base(self.key) + ["-o", "ProxyCommand=" + proxy], t.account + "@web01",
+                    lambda: 0.0)
         if name == "haproxy":
             return (self.base(t.key) + ["-o", "Port=%d" % self.haproxy.port],
                     t.account + "@127.0.0.1", lambda: cpu(self.haproxy.process.pid))
@@ -180,9 +185,10 @@ class Bench:
         """A relay that is still ending would be counted for the next measurement."""
         harness.wait_until(lambda: not self.proxy.relays(), "relays end")
 
-    def transfer(self, name, kind):
-        """One transfer of self.size bytes; (seconds, CPU seconds of the way)."""
-        options, login, spent = self.way(name)
+    def transfer(self, name, kind, spent=None):
+        """One transfer of self.size bytes; (seconds, CPU seconds of the way, or what spent says)."""
+        options, login, of_way = self.way(name)
+        spent = spent or of_way
         size = str(self.size)
         argv, stdin, batch = ["ssh", *options, login], subprocess.DEVNULL, None
         if kind == "down":
@@ -230,6 +236,22 @@ class Bench:
                    limit, at_most=False,
                    note="%.0f MiB/s; -J %.0f, haproxy %.0f, direct %.0f" % (
                        r["sallyport"][0], r["jump"][0], r["haproxy"][0], r["direct"][0]))
+
+    def relay_time(self):
+        return sum(run_time(p) for p in self.proxy.relays())
+
+    def jumps(self):
+        """ssh -J, ended here: its two relays against the one of the plain path, in pairs."""
+        for kind in ("down", "up"):
+            pairs = []
+            for _ in range(1 if self.quick else 5):
+                plain, jumped = (self.transfer(name, kind, self.relay_time)
+                                 for name in ("sallyport", "jumped"))
+                pairs.append((jumped[1] / max(plain[1], 0.01), plain[0] / jumped[0]))
+            report("jump path CPU, %s: x plain path" % kind,
+                   statistics.median(cpu for cpu, _ in pairs), "x", 1.6,
+                   note="throughput %.2f x the plain path's, %s" % (
+                       statistics.median(speed for _, speed in pairs), CIPHER))
 
     def terminal(self, name, command):
         """What a command shows on a terminal; CPU seconds of the relay."""
@@ -423,7 +445,7 @@ class Bench:
             os.waitpid(pid, 0)
 
 
-FIGURES = ("bulk", "recorded", "echo", "logins", "storms", "silent", "idle")
+FIGURES = ("bulk", "jumps", "recorded", "echo", "logins", "storms", "silent", "idle")
 
 
 def main():
