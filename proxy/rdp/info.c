@@ -147,20 +147,13 @@ bool client_info_text(const struct client_info *i, struct cursor text, char *dst
     size_t at = 0;
     bool is_ok;
 
-    if (i->flags & INFO_UNICODE) {
-        for (size_t n = 0; n + 1 < cursor_left(&text); n += 2)
-            if (text.at[n] == 0 && text.at[n + 1] == 0) {
-                dst[0] = '\0';
-                return false;
-            }
+    /* some clients count more than they send: the first NUL is the end */
+    if (i->flags & INFO_UNICODE)
         return utf16_to_utf8(text, dst, cap);
-    }
     /* a client of the last century: its code page is taken for Latin-1 */
     is_ok = cap > cursor_left(&text) * 2;
-    for (size_t n = 0; is_ok && n < cursor_left(&text); n++) {
-        is_ok = text.at[n] != 0;
+    for (size_t n = 0; is_ok && n < cursor_left(&text) && text.at[n]; n++)
         at += utf8_put(dst + at, text.at[n]);
-    }
     dst[is_ok ? at : 0] = '\0';
     return is_ok;
 }

@@ -163,6 +163,7 @@ static bool is_waiting(struct leg *l, int r)
         l->wants_write = true;
         return true;
     case SSL_ERROR_ZERO_RETURN:
+        l->is_clean = true;
         die_with(l, "closed");
         return false;
     case SSL_ERROR_SYSCALL:

@@ -39,6 +39,7 @@ struct leg {
     SSL *ssl;
     struct event *readable, *writable;
     bool is_stopped; /* leg_stop(): nothing is read */
+    bool is_clean;   /* dead, and TLS was closed before the connection was */
     bool wants_write;
     bool has_more;     /* reading stopped before the socket was empty */
     uint64_t received; /* payload bytes */

@@ -16,6 +16,7 @@
 #include <sallyport/text.h>
 
 #include "proxy/rdp/draw.h"
+#include "proxy/rdp/ntlm.h"
 #include "proxy/rdp/rdp.h"
 #include "proxy/rdp/tls.h"
 
@@ -99,7 +100,8 @@ static void user_is_gone(struct rdp_session *s)
     const char *user = s->u.login.user[0] ? s->u.login.user : "client";
     char text[SESSION_TEXT_MAX];
 
-    if (s->desktop.is_bye || s->desktop.wants_exit || s->phase < PHASE_RELAYING) {
+    if (s->desktop.is_bye || s->desktop.wants_exit || s->user.is_clean ||
+        s->phase < PHASE_RELAYING) {
         session_end(s, END_USER_EXIT, user, "the client closed the connection", "");
         return;
     }
@@ -295,6 +297,8 @@ const struct relay_protocol rdp_protocol = {
 static int prepare(void)
 {
     draw_load_font(NULL);
+    if (ntlm_prepare() < 0)
+        return ERR_CRYPTO;
     return tls_prepare();
 }
 

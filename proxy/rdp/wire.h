@@ -56,12 +56,13 @@ enum parse preconnection_next(struct cursor *in, struct preconnection *out);
 #define X224_DYNVC_GFX            0x02
 
 /* 2.2.1.2.2: why no protocol could be agreed on */
-#define X224_FAILURE_LIST(X)                                                                       \
-    X(1, "SSL_REQUIRED_BY_SERVER", "it insists on TLS")                                            \
-    X(2, "SSL_NOT_ALLOWED_BY_SERVER", "it does not allow TLS")                                     \
-    X(3, "SSL_CERT_NOT_ON_SERVER", "it has no certificate")                                        \
-    X(4, "INCONSISTENT_FLAGS", "it found the request inconsistent")                                \
-    X(5, "HYBRID_REQUIRED_BY_SERVER", "it insists on NLA (CredSSP), which this version cannot do") \
+#define X224_FAILURE_LIST(X)                                                           \
+    X(1, "SSL_REQUIRED_BY_SERVER", "it insists on TLS")                                \
+    X(2, "SSL_NOT_ALLOWED_BY_SERVER", "it does not allow TLS")                         \
+    X(3, "SSL_CERT_NOT_ON_SERVER", "it has no certificate")                            \
+    X(4, "INCONSISTENT_FLAGS", "it found the request inconsistent")                    \
+    X(5, "HYBRID_REQUIRED_BY_SERVER",                                                  \
+      "it insists on NLA (CredSSP), for which an account and its password are needed") \
     X(6, "SSL_WITH_USER_AUTH_REQUIRED_BY_SERVER", "it insists on a client certificate")
 #define X224_FAILURE_SSL_REQUIRED 1
 
@@ -225,7 +226,7 @@ struct client_info {
 };
 /* data: of a DATA_REQUEST on the I/O channel, basic security header included. */
 enum parse client_info_parse(struct cursor data, struct client_info *out);
-/* One text of it as UTF-8 with NUL: false when it is not valid, holds a NUL or does not fit. */
+/* One text of it as UTF-8 with NUL: false when it is not valid or does not fit. */
 MUST_CHECK bool client_info_text(const struct client_info *i, struct cursor text, char *dst,
                                  size_t cap);
 /* The same with other credentials, always INFO_UNICODE. Texts are UTF-8. b should hold secrets. */
