@@ -25,6 +25,8 @@
 
 #define SENTENCE_MAX 512
 
+struct credssp;
+
 enum phase {
     PHASE_NEGOTIATE, /* preconnection blob, X.224 */
     PHASE_USER_TLS,
@@ -59,6 +61,7 @@ enum target_step {
     TARGET_X224,
     TARGET_TLS,
     TARGET_PINNING, /* accept-new: the broker pins the key */
+    TARGET_NLA,
     TARGET_CONNECT,
     TARGET_ATTACH,
     TARGET_JOIN,
@@ -70,6 +73,8 @@ struct target_side {
     struct link_route_result *route; /* owned, secret; gone when Client Info is sent */
     char name[NAME_MAX_LEN + 1];
     int64_t deadline_ms;
+    uint32_t selected;                   /* PROTOCOL_SSL_BIT or PROTOCOL_HYBRID_BIT */
+    struct credssp *nla;                 /* owned, while it runs */
     bool has_extended;                   /* X224_EXTENDED_CLIENT_DATA */
     bool is_dropped[MCS_CHANNELS_MAX];   /* by policy: the client's channels that lead nowhere */
     uint16_t channels[MCS_CHANNELS_MAX]; /* the target's number of each; 0 when dropped */
@@ -160,6 +165,15 @@ void target_routed(struct rdp_session *s, const struct link_route_result *route,
 void target_pinned(struct rdp_session *s, bool is_ok, const char *text);
 void target_step(struct rdp_session *s, int64_t now_ms);
 void target_finish(struct rdp_session *s);
+
+/* ---- nla.c: CredSSP at the target ---- */
+enum nla_state { NLA_FAILED, NLA_MORE, NLA_DONE };
+
+/* False, as NLA_FAILED: nla_why() is the end of a sentence that begins with the target's name. */
+bool nla_begin(struct rdp_session *s, const char *domain, const char *user, const char *password);
+enum nla_state nla_step(struct rdp_session *s);
+const char *nla_why(const struct rdp_session *s);
+void nla_finish(struct rdp_session *s);
 
 /* ---- splice.c: whole PDUs both ways ---- */
 void splice_step(struct rdp_session *s);

@@ -65,6 +65,12 @@ static void host_of(const char *address, char *dst, size_t len)
     dst[n] = '\0';
 }
 
+/* Without a password of ours the target shows its own login, which NLA knows nothing of. */
+static bool wants_nla(const struct rdp_session *s)
+{
+    return s->t.route->auth != TARGET_AUTH_NONE;
+}
+
 static void step_x224(struct rdp_session *s)
 {
     struct x224_confirm confirm;
@@ -84,9 +90,11 @@ static void step_x224(struct rdp_session *s)
         failf(s, "%s offers only the old RDP security, without TLS", s->t.name);
     } else if (confirm.is_failure) {
         failf(s, "%s cannot be used: %s", s->t.name, x224_failure_text(confirm.value));
-    } else if (confirm.value != PROTOCOL_SSL_BIT) {
+    } else if (confirm.value != PROTOCOL_SSL_BIT &&
+               !(confirm.value == PROTOCOL_HYBRID_BIT && wants_nla(s))) {
         failf(s, "%s chose a security that was not offered", s->t.name);
     } else {
+        s->t.selected = confirm.value;
         s->t.has_extended = confirm.flags & X224_EXTENDED_CLIENT_DATA;
         host_of(s->t.route->address, host, sizeof(host));
         if (leg_begin_tls(&s->target, tls_client(s->target.fd, host)) < 0) {
@@ -114,7 +122,7 @@ static void fail_mismatch(struct rdp_session *s, const uint8_t *key, size_t len)
     session_end(s, END_TARGET_UNREACHABLE, "target", text, text);
 }
 
-static void begin_connect(struct rdp_session *s);
+static void begin_login(struct rdp_session *s);
 
 static void check_key(struct rdp_session *s)
 {
@@ -127,7 +135,7 @@ static void check_key(struct rdp_session *s)
     } else if (route->host_key_type[0]) {
         if (strcmp(route->host_key_type, TLS_KEY_TYPE) == 0 && route->host_key.len == len &&
             memcmp(route->host_key.data, key, len) == 0)
-            begin_connect(s);
+            begin_login(s);
         else
             fail_mismatch(s, key, len);
     } else if (route->accept_new) {
@@ -146,7 +154,7 @@ void target_pinned(struct rdp_session *s, bool is_ok, const char *text)
     if (s->phase != PHASE_TARGET || s->t.step != TARGET_PINNING)
         return;
     if (is_ok)
-        begin_connect(s);
+        begin_login(s);
     else
         fail(s, text[0] ? text : "the target's certificate was not accepted");
     session_want_turn(s);
@@ -156,7 +164,7 @@ void target_pinned(struct rdp_session *s, bool is_ok, const char *text)
 
 static void begin_connect(struct rdp_session *s)
 {
-    struct gcc_patch patch = {.selected = PROTOCOL_SSL_BIT,
+    struct gcc_patch patch = {.selected = s->t.selected,
                               .has_extended = s->t.has_extended,
                               .is_dropped = s->t.is_dropped};
     struct buffer gcc, b;
@@ -275,6 +283,34 @@ static const char *credential(struct rdp_session *s, struct secret *own)
     return NULL;
 }
 
+/* The key is the pinned one: credentials may leave. */
+static void begin_login(struct rdp_session *s)
+{
+    char domain[ACCOUNT_MAX_LEN + 1];
+    const char *user = split_account(s->t.route->account, domain, sizeof(domain)), *password;
+    struct secret own = {0};
+
+    if (s->t.selected != PROTOCOL_HYBRID_BIT) {
+        begin_connect(s);
+        return;
+    }
+    s->t.step = TARGET_NLA;
+    if ((password = credential(s, &own)) && !nla_begin(s, domain, user, password))
+        failf(s, "%s cannot be logged in to: %s", s->t.name, nla_why(s));
+    secret_wipe(&own);
+}
+
+/* Each side speaks in its turn: there is never more than one message. */
+static void step_nla(struct rdp_session *s)
+{
+    enum nla_state r = s->phase == PHASE_TARGET ? nla_step(s) : NLA_MORE;
+
+    if (r == NLA_DONE)
+        begin_connect(s);
+    else if (r == NLA_FAILED)
+        failf(s, "%s cannot be logged in to: %s", s->t.name, nla_why(s));
+}
+
 static void forget_secrets(struct rdp_session *s)
 {
     if (s->t.route) {
@@ -366,7 +402,7 @@ void target_routed(struct rdp_session *s, const struct link_route_result *route,
         return;
     }
     buffer_init(&b, 256);
-    x224_request_put(&b, "", PROTOCOL_SSL_BIT);
+    x224_request_put(&b, "", PROTOCOL_SSL_BIT | (wants_nla(s) ? PROTOCOL_HYBRID_BIT : 0));
     send_all(s, &b);
 }
 
@@ -377,6 +413,8 @@ static void target_is_gone(struct rdp_session *s)
     text_escape(why, sizeof(why), s->target.error, strlen(s->target.error));
     if (s->t.step == TARGET_TLS)
         failf(s, "TLS with %s failed: %s", s->t.name, why);
+    else if (s->t.step == TARGET_NLA)
+        failf(s, "%s broke the login off", s->t.name);
     else
         failf(s, "%s closed the connection before the login", s->t.name);
 }
@@ -389,6 +427,8 @@ void target_step(struct rdp_session *s, int64_t now_ms)
         step_x224(s);
     if (s->t.step == TARGET_TLS && s->target.state == LEG_UP)
         check_key(s);
+    if (s->t.step == TARGET_NLA)
+        step_nla(s);
     if (s->t.step >= TARGET_CONNECT)
         step_mcs(s);
     if (s->phase != PHASE_TARGET)
@@ -403,5 +443,6 @@ void target_step(struct rdp_session *s, int64_t now_ms)
 
 void target_finish(struct rdp_session *s)
 {
+    nla_finish(s);
     forget_secrets(s);
 }

@@ -6,6 +6,7 @@ A display is an Xvfb. Servers: Xrdp (xrdp in front of Xvnc, no login) and Shadow
 Xvfb). Clients draw on a display of their own, of which pictures are taken and compared by region.
 """
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -134,16 +135,18 @@ class Picture:
         """How much of a box (left, top, right, bottom) is of this color: 0 to 1."""
         left, top, right, bottom = box or (0, 0, self.width, self.height)
         hits = total = 0
-        for y in range(top, bottom, 2):
-            for x in range(left, right, 2):
+        for y in range(top, bottom, 7):
+            for x in range(left, right, 7):
                 total += 1
                 hits += all(abs(a - b) <= tolerance for a, b in zip(self.at(x, y), color))
         return hits / total
 
-    def has_notice(self, box=None):
-        """A box of ours with text in it somewhere."""
-        return self.share(NOTICE_GROUND, box) > 0.01 and self.share(NOTICE_BORDER, box) > 0.0005 \
-            and self.share((255, 255, 255), box) > 0.0002
+    def has_notice(self):
+        """A box of ours with text in it, somewhere. It is drawn without loss."""
+        least = self.width * self.height
+        return self.raw.count(bytes(NOTICE_GROUND)) > least / 100 and \
+            self.raw.count(bytes(NOTICE_BORDER)) > least / 2000 and \
+            self.raw.count(b"\xff\xff\xff") > least / 10000
 
 
 def make_certificate(directory, name):
@@ -225,13 +228,13 @@ port=%d
 
 
 class Shadow:
-    """freerdp-shadow on an Xvfb. security: tls or nla (then with a file of users)."""
-    def __init__(self, directory, name="shadow", size="800x600", security="tls", extra=()):
+    """freerdp-shadow on an Xvfb. security: tls or nla, then with these users and passwords."""
+    def __init__(self, directory, name="shadow", size="800x600", security="tls", extra=(), users=None):
         self.dir = os.path.join(directory, name)
         os.makedirs(self.dir, exist_ok=True)
         self.port = free_port()
         self.display = Display(self.dir, size)
-        self.security, self.extra = security, extra
+        self.security, self.extra, self.users = security, extra, users or {}
         self.process = None
 
     @property
@@ -246,10 +249,14 @@ class Shadow:
             sam = os.path.join(self.dir, "sam.txt")
             with open(sam, "w") as f:
                 f.write("nobody:::00000000000000000000000000000000:::\n")
+                for user, password in self.users.items():
+                    f.write(run("winpr-hash", "-u", user, "-p", password, "-f", "sam").stdout)
             argv.append("/sam-file:" + sam)
         env = dict(self.display.env(), HOME=self.dir, XDG_CONFIG_HOME=os.path.join(self.dir, "config"))
         self.process = Process([*argv, *self.extra], os.path.join(self.dir, "shadow.log"), env)
-        wait_until(lambda: listens(self.port), "freerdp-shadow listens")
+        wait_until(lambda: listens(self.port) or not self.process.is_running(),
+                   "freerdp-shadow listens")
+        assert self.process.is_running(), self.process.log()
         return self
 
     def stop(self):
@@ -262,17 +269,47 @@ class Shadow:
         self.display.stop()
 
 
+class ClientMessage(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_int), ("serial", ctypes.c_ulong), ("send_event", ctypes.c_int),
+                ("display", ctypes.c_void_p), ("window", ctypes.c_ulong),
+                ("message_type", ctypes.c_ulong), ("format", ctypes.c_int),
+                ("data", ctypes.c_long * 5), ("pad", ctypes.c_long * 24)]
+
+
+def ask_to_close(display, window):
+    """WM_DELETE_WINDOW, as a window manager sends it; there is none here."""
+    x = ctypes.CDLL("libX11.so.6")
+    x.XOpenDisplay.restype = ctypes.c_void_p
+    x.XInternAtom.restype = ctypes.c_ulong
+    for function in (x.XInternAtom, x.XSendEvent, x.XCloseDisplay):
+        function.argtypes = None
+    d = ctypes.c_void_p(x.XOpenDisplay(display.encode()))
+    assert d.value
+    event = ClientMessage(type=33, window=window, format=32)
+    event.message_type = x.XInternAtom(d, b"WM_PROTOCOLS", 0)
+    event.data[0] = x.XInternAtom(d, b"WM_DELETE_WINDOW", 0)
+    assert x.XSendEvent(d, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(event))
+    x.XCloseDisplay(d)
+
+
 class Client(Process):
     """An RDP client on a display."""
     def __init__(self, argv, directory, display, stdin=subprocess.DEVNULL):
         self.display = display
         log = os.path.join(directory, "client-%d.log" % time.monotonic_ns())
-        super().__init__(argv, log, dict(display.env(), HOME=directory), stdin)
+        super().__init__(argv, log, dict(display.env(), HOME=directory, LC_ALL="C.UTF-8"),
+                         stdin)
 
     def error_info(self):
         """The name of the reason that the client was given, or None."""
         found = re.findall(r"ERRINFO_(\w+)", self.log())
         return found[-1] if found else None
+
+    def close_window(self):
+        """As a click on its cross does."""
+        for window in wait_until(lambda: self.display.run("xdotool", "search", "--name", ".").stdout,
+                                 "a window").split():
+            ask_to_close(self.display.name, int(window))
 
     def key(self, *keys):
         assert self.display.run("xdotool", "key", *keys).returncode == 0
