@@ -180,7 +180,7 @@ static bool is_offered(struct session *s, struct hop *h)
 
     if (s->has_agent)
         return true;
-    s->wants_user = true;
+    ask_for_channel(s);
     if (s->asking_has_started || clock_mono_ms() >= by_ms) {
         hop_fail(h,
                  "%s is logged in to with your own agent, and your client offers none: start one, "

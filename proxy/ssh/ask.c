@@ -53,6 +53,13 @@ static void choose_channel(struct session *s)
     }
 }
 
+void ask_for_channel(struct session *s)
+{
+    if (!s->wants_user)
+        session_want_turn(s); /* one that is there already is accepted then */
+    s->wants_user = true;
+}
+
 void ask_step(struct session *s)
 {
     if (s->wants_user && s->phase == PHASE_TARGET)
@@ -225,7 +232,7 @@ static int find_terminal(struct session *s, struct hop *h, int64_t now_ms)
 {
     struct asking *a = s->asking;
 
-    s->wants_user = true;
+    ask_for_channel(s);
     if (s->asking_channel && s->asking_has_started)
         return s->asking_channel->has_pty ? SSH_AUTH_INFO : give_up(h);
     if (a->terminal_by_ms == 0)

@@ -4,6 +4,7 @@
  */
 #include "proxy/ssh/hop.h"
 
+#include <event2/event.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -455,6 +456,8 @@ void hop_begin(struct hop *h, int fd, struct event_base *base, void (*wake)(void
                  h->name);
     } else if (leg_open_client(h->leg, type, fd, base, wake, wake_arg) != 0) {
         hop_fail(h, "out of memory");
+    } else {
+        event_active(h->leg->readable, EV_READ, 0); /* its first words are ours */
     }
 }
 

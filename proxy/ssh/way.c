@@ -345,8 +345,12 @@ static bool split_address(const char *address, char *host, size_t host_len, int 
     return true;
 }
 
-static void attach(struct carrier *c)
+/* Before it is open: a server that speaks first does so right behind the answer. */
+static bool make_channel(struct carrier *c)
 {
+    c->channel = ssh_channel_new(c->leg.ssh);
+    if (!c->channel)
+        return false;
     c->callbacks = (struct ssh_channel_callbacks_struct){
         .userdata = c,
         .channel_data_function = on_data,
@@ -355,7 +359,7 @@ static void attach(struct carrier *c)
     };
     ssh_callbacks_init(&c->callbacks);
     (void)ssh_set_channel_callbacks(c->channel, &c->callbacks);
-    (void)event_add(c->readable, NULL);
+    return true;
 }
 
 /* Logged in at a server in front: ask it for the way on. True when the next may begin. */
@@ -368,8 +372,7 @@ static bool open_way_on(struct way *w, int64_t now_ms)
 
     if (c->open_by_ms == 0) {
         c->open_by_ms = now_ms + OPEN_MS;
-        c->channel = ssh_channel_new(c->leg.ssh);
-        if (!c->channel) {
+        if (!make_channel(c)) {
             hop_fail(h, "out of memory");
             return false;
         }
@@ -380,7 +383,7 @@ static bool open_way_on(struct way *w, int64_t now_ms)
     if (rc == SSH_AGAIN && now_ms < c->open_by_ms)
         return false;
     if (rc == SSH_OK) {
-        attach(c);
+        (void)event_add(c->readable, NULL);
         return true;
     }
     if (rc == SSH_AGAIN)
