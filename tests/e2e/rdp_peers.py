@@ -85,9 +85,10 @@ class Display:
             log = os.path.join(directory, "display-%d.log" % self.number)
             if vnc_port:
                 argv = ["Xvnc", self.name, "-geometry", size, "-depth", "24", "-SecurityTypes", "None",
-                        "-localhost", "-rfbport", vnc_port, "-AcceptSetDesktopSize"]
+                        "-localhost", "-rfbport", vnc_port, "-AcceptSetDesktopSize", "-noreset"]
             else:
-                argv = ["Xvfb", self.name, "-screen", "0", size + "x24", "-nolisten", "tcp"]
+                argv = ["Xvfb", self.name, "-screen", "0", size + "x24", "-nolisten", "tcp",
+                        "-noreset"]
             self.server = Process(argv, log)
             with contextlib.suppress(AssertionError):
                 wait_until(lambda: not self.server.is_running() or self.answers(), "a display", 20)
