@@ -495,12 +495,15 @@ void uplink_use(struct relay *r, int fd)
 /* An older broker would take these for nonsense; what they tell is lost to it. */
 static bool is_beyond(const struct relay *r, const struct outbox_item *item)
 {
-    return (item->type == LINK_FILES || item->type == LINK_WATCH_CLOSED) && r->uplink.version < 3;
+    if (r->uplink.version >= 3)
+        return false;
+    return item->type == LINK_FILES || item->type == LINK_WATCH_CLOSED ||
+           (out.type == LINK_CHANNEL && out.channel.kind > CHANNEL_SUBSYSTEM);
 }
 
 static int send_item(struct relay *r, const struct outbox_item *item)
 {
-    int result = is_beyond(r, item) ? 0 : link_decode(&out, item->data, item->len);
+    int result = link_decode(&out, item->data, item->len);
 
     if (result == 0 && !is_beyond(r, item))
         result = link_send(r->uplink.fd, &out, r->uplink.version, NULL, 0);

@@ -9,12 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sallyport/clock.h>
 #include <sallyport/destination.h>
 #include <sallyport/log.h>
 
 #define ADDRESS_MAX   255
 #define ASKED_MAX     256 /* that wait for their answer */
 #define LISTENERS_MAX 128
+#define MENU_MS       5000 /* for a client without a target to open a terminal */
 
 struct asked {
     STAILQ_ENTRY(asked) link;
@@ -24,6 +26,7 @@ struct asked {
     bool is_cancel;
     bool is_wrong; /* to be refused, when it is its turn */
     bool is_sent;  /* the target was asked */
+    int64_t came_ms;
 };
 
 struct listener {
@@ -72,6 +75,7 @@ static bool add_asked(struct session *s, ssh_message message, int type)
         return false;
     }
     a->message = message;
+    a->came_ms = clock_mono_ms();
     a->port = (uint16_t)ssh_message_global_request_port(message); /* libssh has no more of it */
     a->is_cancel = type == SSH_GLOBAL_REQUEST_CANCEL_TCPIP_FORWARD;
     a->is_wrong = (!a->is_cancel && type != SSH_GLOBAL_REQUEST_TCPIP_FORWARD) || !address ||
@@ -256,10 +260,29 @@ static void finish_head(struct session *s, struct asked *a)
     answer(s, is_ok, port);
 }
 
+/* Without a target: one may be chosen from the menu, but who shows none (ssh -N) waits for nothing.
+ */
+static void step_choosing(struct session *s)
+{
+    struct asked *a = STAILQ_FIRST(&s->listens->asked);
+    int64_t until_ms = a ? a->came_ms + MENU_MS : 0;
+
+    if (!a || s->menu_channel)
+        return;
+    if (clock_mono_ms() < until_ms) {
+        session_want_timer(s, until_ms);
+        return;
+    }
+    while (!STAILQ_EMPTY(&s->listens->asked))
+        answer(s, false, 0);
+}
+
 void listen_step(struct session *s)
 {
     struct asked *a;
 
+    if (s->listens && s->phase == PHASE_CHOOSING)
+        step_choosing(s);
     if (!s->listens || s->phase != PHASE_RELAYING || s->target.state != LEG_UP)
         return;
     while ((a = STAILQ_FIRST(&s->listens->asked))) {

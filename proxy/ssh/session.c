@@ -338,13 +338,31 @@ static void look_at_client(struct session *s)
     }
 }
 
-static void step_channels(struct session *s, int64_t now_ms)
+/* Each turn begins with another channel: who comes first could take all that a slow client takes.
+ */
+static struct channel *first_of_turn(struct session *s)
 {
     struct channel *c;
 
+    TAILQ_FOREACH (c, &s->channels, link) {
+        if (c->number > s->turn_number)
+            break;
+    }
+    c = c ? c : TAILQ_FIRST(&s->channels);
+    s->turn_number = c ? c->number : 0;
+    return c;
+}
+
+static void step_channels(struct session *s, int64_t now_ms)
+{
+    struct channel *first, *c;
+
     if (s->phase >= PHASE_ENDING)
         return;
-    TAILQ_FOREACH (c, &s->channels, link)
+    first = first_of_turn(s);
+    for (c = first; c; c = TAILQ_NEXT(c, link))
+        channel_step(c, now_ms);
+    for (c = TAILQ_FIRST(&s->channels); c != first; c = TAILQ_NEXT(c, link))
         channel_step(c, now_ms);
     channel_sweep(s);
 }

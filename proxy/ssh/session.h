@@ -204,8 +204,9 @@ struct session {
     char account[ACCOUNT_MAX_LEN + 1], target_name[NAME_MAX_LEN + 1];
     struct channel_list channels;
     uint32_t last_number;
-    struct jumps *jumps; /* owned; NULL until one is asked for */
-    bool is_inner;       /* came through a jump */
+    uint32_t turn_number; /* of the channel that went first in the last turn */
+    struct jumps *jumps;  /* owned; NULL until one is asked for */
+    bool is_inner;        /* came through a jump */
     int64_t
         outer_word_by_ms; /* how long the broker may take to say what became of that; 0 not yet */
     struct listens *listens;       /* owned; NULL until one is asked for */

@@ -256,6 +256,46 @@ def test_stalled_channel_delays_nobody(client, proxy, echo):
                 assert harness.SANITIZED or rss_kb < 64 * 1024
 
 
+SLOW = """
+import os, select, socket, sys, time
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+while True:
+    for f in select.select([s, 0], [], [])[0]:
+        data = s.recv(16384) if f is s else os.read(0, 65536)
+        if not data:
+            sys.exit()
+        s.sendall(data) if f == 0 else os.write(1, data)
+        time.sleep(0.005 if f is s else 0)
+"""
+
+
+def test_flood_on_a_slow_line_starves_nobody(proxy, keys, echo, tmp_path):
+    """3 MB/s towards the client, one channel that could fill it alone, and one that was opened
+    later and wants some too."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    client = harness.Client(proxy, key=keys.make("alice"), options=[
+        "-o", "ProxyCommand=/usr/bin/python3 %s %%p" % script])
+    with served(Source(1 << 40)) as flood:
+        to_flood, to_echo = harness.free_port(), harness.free_port()
+        with tunnel(client, "-L", "%d:%s" % (to_flood, flood.address),
+                    "-L", "%d:%s" % (to_echo, echo.address)):
+            with connected(to_flood) as busy:
+                busy.sendall(b"go")
+                drain = threading.Thread(target=lambda: all(iter(lambda: busy.recv(65536), b"")))
+                drain.start()
+                wait_until(lambda: proxy.sessions()[0]["bytesOut"] > 8 * MIB, "it floods")
+                with connected(to_echo) as s:
+                    begin = time.monotonic()
+                    for _ in range(3):
+                        s.sendall(b"z" * 50000)
+                        assert len(read_all(s, 50000)) == 50000
+                    assert time.monotonic() - begin < 20
+                busy.shutdown(socket.SHUT_RDWR)
+                drain.join()
+
+
 def test_100_parallel_connections(client, proxy, echo):
     port = harness.free_port()
     with tunnel(client, "-L", "%d:%s" % (port, echo.address)):
@@ -382,6 +422,13 @@ def test_20_remote_forwards_are_answered_in_order(client, echo):
             p.terminate()
         err = p.communicate(timeout=20)[1].decode()
     assert re.findall(r"remote port forwarding failed for listen port (\d+)", err) == [str(taken)]
+
+
+def test_remote_forward_without_a_target(client, proxy):
+    """Nobody will ever choose one: an answer, and no waiting for ever."""
+    client.target = None
+    r = client.ssh(flags=["-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1"], timeout=60)
+    assert r.returncode == 255 and "remote port forwarding failed" in r.stderr
 
 
 def test_remote_server_that_speaks_first(client):

@@ -553,6 +553,34 @@ static void test_steps_have_no_gaps(void **state)
     assert_int_equal(schema_step_count, STORE_SCHEMA_VERSION);
 }
 
+/* What was the number of channels is max_channels: channels says now what they may be. */
+static void test_policies_of_schema_1(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    char path[256], err[512];
+    sqlite3 *db;
+
+    (void)snprintf(path, sizeof(path), "%s/one.db", f->dir);
+    db = open_raw(path);
+    assert_int_equal(schema_migrate(db, path, schema_steps, 1, err, sizeof(err)), 0);
+    assert_int_equal(
+        sqlite3_exec(db,
+                     "UPDATE roles SET policy = 'channels=3 record=no' WHERE name = 'admin';"
+                     "UPDATE roles SET policy = 'idle_after=1m channels=7' WHERE name = 'user';"
+                     "UPDATE roles SET policy = 'idle_after=1m' WHERE name = 'auditor';",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
+    assert_int_equal(schema_migrate(db, path, schema_steps, schema_step_count, err, sizeof(err)),
+                     0);
+    assert_string_equal(sql_one(db, "SELECT policy FROM roles WHERE name = 'admin'"),
+                        "max_channels=3 record=no");
+    assert_string_equal(sql_one(db, "SELECT policy FROM roles WHERE name = 'user'"),
+                        "idle_after=1m max_channels=7");
+    assert_string_equal(sql_one(db, "SELECT policy FROM roles WHERE name = 'auditor'"),
+                        "idle_after=1m");
+    (void)sqlite3_close(db);
+}
+
 /* ---- backups ---- */
 
 static void test_backup(void **state)
@@ -611,6 +639,7 @@ int main(void)
         CLOSED(test_migrations),
         CLOSED(test_migration_checks_references),
         CLOSED(test_steps_have_no_gaps),
+        CLOSED(test_policies_of_schema_1),
         OPENED(test_backup),
     };
 
