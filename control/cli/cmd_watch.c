@@ -25,12 +25,13 @@
 #include "control/cli/screen.h"
 #include "tracker/recording/recording.h"
 
-#define BACKLOG_MAX (64 * 1024 * 1024) /* lines that wait to be shown */
-#define OUT_MAX     (8 * 1024 * 1024)
-#define FRAME_MS    33
-#define HEADER_MS   10000
-#define LEAVE_JOIN  0x1d /* Ctrl-] */
-#define STATUS_MAX  512
+#define BACKLOG_MAX    (64 * 1024 * 1024) /* lines that wait to be shown */
+#define OUT_MAX        (8 * 1024 * 1024)
+#define FRAME_MS       33
+#define NOTICE_LOOK_MS 1000
+#define HEADER_MS      10000
+#define LEAVE_JOIN     0x1d /* Ctrl-] */
+#define STATUS_MAX     512
 
 struct watching {
     struct cli *cli;
@@ -267,15 +268,18 @@ static void flush(struct watching *w)
 static void draw(struct watching *w)
 {
     struct winsize size = {.ws_col = 80, .ws_row = 24};
+    const char *notice = screen_last_notice(w->screen), *key = w->may_type ? "Ctrl-]" : "q";
     char status[STATUS_MAX];
     uint16_t cols, rows;
 
     (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
     screen_size(w->screen, &cols, &rows);
-    snprintf(status, sizeof(status), " %s %s  session %s  %ux%u%s  %s leaves",
-             w->may_type ? "joined" : "watching", w->title, w->session, cols, rows,
-             cols > size.ws_col || rows + 1 > size.ws_row ? " (does not fit)" : "",
-             w->may_type ? "Ctrl-]" : "q");
+    if (notice[0])
+        snprintf(status, sizeof(status), " %s leaves  %s", key, notice);
+    else
+        snprintf(status, sizeof(status), " %s leaves  %ux%u%s  session %s  %s %s", key, cols, rows,
+                 cols > size.ws_col || rows + 1 > size.ws_row ? " (does not fit)" : "", w->session,
+                 w->may_type ? "joined" : "watching", w->title);
     screen_draw(w->screen, size.ws_col, size.ws_row, status, &w->out);
     flush(w);
     w->needs_draw = false;
@@ -371,8 +375,8 @@ static int wait_ms(const struct watching *w)
 {
     int64_t left;
 
-    if (!w->needs_draw)
-        return -1;
+    if (!w->needs_draw) /* a notice goes away after a while */
+        return w->screen && screen_last_notice(w->screen)[0] ? NOTICE_LOOK_MS : -1;
     left = w->drawn_ms + FRAME_MS - clock_mono_ms();
     return left < 0 ? 0 : (int)left;
 }
@@ -384,9 +388,10 @@ static void look_on(struct watching *w)
                               {.fd = w->tty, .events = POLLIN}};
         int n = poll(p, 2, wait_ms(w));
 
-        if (was_resized) {
+        if (w->screen && (was_resized || (n == 0 && !w->needs_draw))) {
+            if (was_resized)
+                screen_redraw(w->screen);
             was_resized = 0;
-            screen_redraw(w->screen);
             w->needs_draw = true;
         }
         if (n > 0 && p[1].revents)

@@ -10,6 +10,7 @@
 
 #include <vterm.h>
 
+#include <sallyport/clock.h>
 #include <sallyport/text.h>
 
 #include "control/cli/play_filter.h"
@@ -20,6 +21,7 @@
 #define FILTER_MAX  (4 * 1024 * 1024)
 #define ROW_MAX     (256 * 1024)
 #define NOTICE_MAX  512
+#define NOTICE_MS   10000
 #define REPLACEMENT 0xfffd
 
 struct screen {
@@ -34,8 +36,12 @@ struct screen {
     /* the words between filter and emulator */
     char last[5]; /* the last character, for REP */
     size_t last_len;
+    VTermPos outside;   /* the cursor of the normal screen, while the alternate one is on */
     char sequence[300]; /* of CSI, from ESC on */
     size_t sequence_len;
+
+    char notice[NOTICE_MAX]; /* the last one, shown on the status line */
+    int64_t notice_ms;
 
     /* what our terminal shows */
     struct buffer *shown; /* one a line */
@@ -118,6 +124,25 @@ static void emulate(struct screen *s, const char *data, size_t len)
         (void)vterm_input_write(s->vt, data, len);
 }
 
+static void move_to(struct screen *s, VTermPos to)
+{
+    char text[32];
+    int n = snprintf(text, sizeof(text), "\033[%d;%dH", to.row + 1, to.col + 1);
+
+    emulate(s, text, (size_t)n);
+}
+
+/* libvterm keeps one saved cursor where terminals keep one a screen and one more for this mode: a
+ * program that saves its own on the alternate screen would move the one behind it. */
+static void alternate(struct screen *s, bool is_on)
+{
+    if (is_on)
+        vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &s->outside);
+    emulate(s, is_on ? "\033[?1047h" : "\033[?1047l", 8);
+    if (!is_on)
+        move_to(s, s->outside);
+}
+
 /* A whole control sequence, as play_filter writes them: ESC [ parameters final. */
 static void put_sequence(struct screen *s)
 {
@@ -134,10 +159,10 @@ static void put_sequence(struct screen *s)
         emulate(s, "\0337", 2);
     } else if (final == 'u' && s->sequence_len == 3) {
         emulate(s, "\0338", 2);
-    } else if (strcmp(params, "?47h") == 0) {
-        emulate(s, "\033[?1047h", 8);
-    } else if (strcmp(params, "?47l") == 0) {
-        emulate(s, "\033[?1047l", 8);
+    } else if (strcmp(params, "?1049h") == 0 || strcmp(params, "?1049l") == 0) {
+        alternate(s, final == 'h');
+    } else if (strcmp(params, "?47h") == 0 || strcmp(params, "?47l") == 0) {
+        emulate(s, final == 'h' ? "\033[?1047h" : "\033[?1047l", 8);
     } else {
         emulate(s, s->sequence, s->sequence_len);
     }
@@ -194,18 +219,28 @@ void screen_feed(struct screen *s, const uint8_t *data, size_t len)
     }
 }
 
+/* As the relay puts it on the user's screen (proxy/relay/terminal.c): a line of its own. On the
+ * alternate screen it stands over the last line until the program draws that again, which it does
+ * at the next key; here it stands on the status line for a while. */
 void screen_notice(struct screen *s, const char *text, size_t len)
 {
-    char shown[NOTICE_MAX], line[NOTICE_MAX + 64];
+    char line[NOTICE_MAX + 16];
+    VTermPos cursor;
     int n;
 
-    text_escape(shown, sizeof(shown), text, len);
-    n = snprintf(line, sizeof(line),
-                 s->filter.is_alternate ? "\0337\033[999;1H\033[0;7m %s \033[0m\033[K\0338"
-                                        : "\r\n\0337\033[0;7m %s \033[0m\0338\r\n",
-                 shown);
-    if (n > 0)
-        emulate(s, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1);
+    text_escape(s->notice, sizeof(s->notice), text, len);
+    s->notice_ms = clock_mono_ms();
+    if (s->filter.is_alternate)
+        return;
+    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &cursor);
+    n = snprintf(line, sizeof(line), "\033[0m\r%s%s\r\n", cursor.col > 0 ? "\n" : "", s->notice);
+    emulate(s, line, (size_t)n);
+    s->notice[0] = '\0';
+}
+
+const char *screen_last_notice(const struct screen *s)
+{
+    return s->notice[0] && clock_mono_ms() - s->notice_ms < NOTICE_MS ? s->notice : "";
 }
 
 void screen_resize(struct screen *s, uint16_t cols, uint16_t rows)

@@ -21,6 +21,8 @@ void screen_destroy(struct screen *s);
 void screen_feed(struct screen *s, const uint8_t *data, size_t len);
 /* What Sallyport showed to the user. */
 void screen_notice(struct screen *s, const char *text, size_t len);
+/* One that a full-screen program hides, for some seconds; "" when there is none. */
+const char *screen_last_notice(const struct screen *s);
 void screen_resize(struct screen *s, uint16_t cols, uint16_t rows);
 void screen_size(const struct screen *s, uint16_t *cols, uint16_t *rows);
 

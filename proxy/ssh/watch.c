@@ -37,6 +37,7 @@ struct watcher {
     uint8_t typed[TYPED_MAX];
     size_t typed_len;
     uint64_t typed_bytes;
+    bool is_told;        /* the broker knows that it is over */
     bool has_left;       /* the other side closed */
     bool is_ending;      /* its last words are in `out` */
     int64_t leave_by_ms; /* then */
@@ -56,9 +57,9 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
     session_want_turn(w->session);
 }
 
-static void forget(struct watcher *w)
+/* Once, as soon as it is over for the watcher. */
+static void tell(struct watcher *w)
 {
-    struct session *s = w->session;
     struct link_watch_closed closed = {
         .watch = w->asked.watch,
         .channel = w->number,
@@ -68,7 +69,16 @@ static void forget(struct watcher *w)
 
     text_copy(closed.who, sizeof(closed.who), w->asked.who);
     text_copy(closed.text, sizeof(closed.text), w->why);
-    relay_watch_closed(s->relay, &closed);
+    if (!w->is_told)
+        relay_watch_closed(w->session->relay, &closed);
+    w->is_told = true;
+}
+
+static void forget(struct watcher *w)
+{
+    struct session *s = w->session;
+
+    tell(w);
     if (w->channel)
         w->channel->watchers--;
     TAILQ_REMOVE(&s->watchers, w, link);
@@ -119,6 +129,7 @@ static void end(struct watcher *w, const char *code, const char *text)
     }
     w->out.failed = false;
     w->out.max_len = WATCH_QUEUE_MAX + 1024;
+    tell(w);
     buffer_printf(&w->out, "{\"end\":\"%s\",\"text\":\"%s\"}\n", code, text);
     session_want_turn(w->session);
 }

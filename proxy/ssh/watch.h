@@ -27,7 +27,7 @@ struct session;
 
 #define WATCHERS_MAX    8 /* of a session */
 #define WATCH_QUEUE_MAX (256u * 1024u)
-#define WATCH_LINGER_MS 5000 /* for the last words */
+#define WATCH_LINGER_MS 30000 /* for the last words */
 
 /* fd is owned from here. */
 void watch_begin(struct session *s, const struct link_watch *watch, int fd);
