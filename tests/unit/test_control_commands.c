@@ -571,7 +571,7 @@ static void targets_are_managed(void **state)
     must_fail(f, e, "target set", "{\"name\":\"web01\",\"auth\":\"key\"}", "invalid", "needs one");
     must_fail(f, e, "target set", "{\"name\":\"web01\",\"auth\":\"none\",\"secret\":\"x\"}",
               "invalid", "no use");
-    must_fail(f, e, "target set", "{\"name\":\"web01\",\"auth\":\"agent\"}", "invalid",
+    must_fail(f, e, "target set", "{\"name\":\"web01\",\"auth\":\"magic\"}", "invalid",
               "none|password|key|passthrough");
     must_fail(f, e, "target set", "{\"name\":\"web01\",\"account\":\"*\"}", "invalid", "grants");
     must_fail(f, e, "target set", "{\"name\":\"web01\",\"address\":\"a:b:c\"}", "invalid", "IPv6");
@@ -603,6 +603,113 @@ static void targets_are_managed(void **state)
     json_decref(data);
     must_do(f, e, "target rm", "{\"name\":\"web01\"}");
     must_fail(f, e, "target show", "{\"name\":\"web01\"}", "not_found", "web01");
+    hang_up(e);
+}
+
+#define NEW(name, more) "{\"name\":\"" name "\",\"type\":\"ssh\",\"address\":\"h\"" more "}"
+
+static void targets_lie_behind_each_other(void **state)
+{
+    struct fixture *f = *state;
+    struct caller_end *e = meet(f);
+    json_t *data;
+
+    must_do(f, e, "target add", NEW("a", ""));
+    must_do(f, e, "target add", NEW("b", ",\"via\":\"a\""));
+    must_do(f, e, "target add", NEW("c", ",\"via\":\"b\""));
+    must_do(f, e, "target add", NEW("d", ",\"via\":\"c\""));
+    must_do(f, e, "target add", NEW("e", ",\"via\":\"d\""));
+    must_fail(f, e, "target add", NEW("f", ",\"via\":\"e\""), "invalid", "more than 4");
+    must_do(f, e, "target add", NEW("y", ""));
+    must_fail(f, e, "target set", "{\"name\":\"a\",\"via\":\"y\"}", "invalid", "more than 4");
+    must_fail(f, e, "target set", "{\"name\":\"a\",\"via\":\"c\"}", "invalid", "itself");
+    must_fail(f, e, "target set", "{\"name\":\"a\",\"via\":\"none\"}", "invalid", "no target");
+    must_fail(f, e, "target set", "{\"name\":\"a\",\"via\":\"a b\"}", "invalid", "via");
+    must_fail(f, e, "target rm", "{\"name\":\"c\"}", "busy", "\"d\"");
+    must_do(f, e, "target add", "{\"name\":\"w\",\"type\":\"rdp\",\"address\":\"h\"}");
+    must_fail(f, e, "target set", "{\"name\":\"w\",\"via\":\"a\"}", "invalid", "ssh");
+    must_fail(f, e, "target set", "{\"name\":\"y\",\"via\":\"w\"}", "invalid", "no ssh target");
+    /* a document is looked at as a whole: what would be a loop halfway is none in the end */
+    must_fail(f, e, "apply", "{\"document\":{\"targets\":[{\"name\":\"a\",\"via\":\"b\"}]}}",
+              "invalid", "itself");
+    must_do(f, e, "apply",
+            "{\"document\":{\"targets\":[{\"name\":\"a\",\"via\":\"b\"},"
+            "{\"name\":\"b\",\"via\":\"\"},{\"name\":\"c\",\"via\":\"\"}]}}");
+    data = must(f, e, "target show", "{\"name\":\"a\"}");
+    assert_string_equal(text_of(data, "via"), "b");
+    json_decref(data);
+    /* removing goes from the far end */
+    must_do(f, e, "apply", "{\"document\":{\"targets\":[]},\"prune\":true}");
+    data = must(f, e, "target ls", "");
+    assert_int_equal(json_array_size(data), 0);
+    json_decref(data);
+    hang_up(e);
+}
+
+static void only_keys_have_certificates(void **state)
+{
+    struct fixture *f = *state;
+    struct caller_end *e = meet(f);
+
+    must_fail(f, e, "target add", NEW("a", ",\"auth\":\"agent\",\"certificate\":\"x\""), "invalid",
+              "only auth key");
+    must_fail(f, e, "target add",
+              NEW("a", ",\"secret\":\"-----BEGIN PRIVATE KEY-----\\nMC4CAQ\\n"
+                       "-----END PRIVATE KEY-----\\n\",\"certificate\":\"ssh-ed25519 AAAA\""),
+              "invalid", "no certificate");
+    must_do(f, e, "target add", NEW("a", ",\"auth\":\"agent\""));
+    must_fail(f, e, "target set", "{\"name\":\"a\",\"secret\":\"x\",\"auth\":\"agent\"}", "invalid",
+              "no use");
+    hang_up(e);
+}
+
+/* A daemon that tries targets at once. */
+static int try_target(void *arg, const struct store_target *t, const char *account, bool only_key,
+                      control_probed_fn done, void *done_arg)
+{
+    static const uint8_t key[] = {0,   0,   0,   11,  's', 's', 'h', '-',
+                                  'e', 'd', '2', '5', '5', '1', '9'};
+    struct control_probe_row rows[] = {
+        {"gw", PROBE_RESOLVE, PROBE_OK, "10.0.0.1:22"},
+        {"web01", PROBE_LOGIN, PROBE_FAILED, "refused"},
+    };
+    struct control_probe_report report = {
+        .rows = rows, .count = 2, .is_ok = only_key, .key = key, .key_len = sizeof(key)};
+
+    (void)arg;
+    assert_true(!only_key || strcmp(account, "nobody") == 0);
+    assert_true(t->address[0] != '\0');
+    (void)text_copy(report.key_type, sizeof(report.key_type), "ssh-ed25519");
+    if (strcmp(t->address, "full:22") == 0)
+        return ERR_FULL;
+    done(&report, done_arg);
+    return 0;
+}
+
+static void targets_are_tried(void **state)
+{
+    struct fixture *f = *state;
+    struct caller_end *e = meet(f);
+    json_t *data, *step;
+
+    must_do(f, e, "target add", NEW("web01", ""));
+    must_fail(f, e, "target test", "{\"name\":\"web01\",\"account\":\"root\"}", "failed", "cannot");
+    f->control->host.probe = try_target;
+    must_fail(f, e, "target test", "{\"name\":\"none\"}", "not_found", "none");
+    must_fail(f, e, "target test", "{\"name\":\"web01\"}", "usage", "account");
+    data = must(f, e, "target test", "{\"name\":\"web01\",\"account\":\"root\"}");
+    assert_true(json_is_false(json_object_get(data, "ok")));
+    step = json_array_get(json_object_get(data, "steps"), 1);
+    assert_string_equal(text_of(step, "step"), "login");
+    assert_string_equal(text_of(step, "result"), "failed");
+    json_decref(data);
+    assert_true(is_in_events(f, "target-test"));
+    data = must(f, e, "target host-key", "{\"address\":\"h\"}");
+    assert_string_equal(text_of(data, "hostKey"), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5");
+    json_decref(data);
+    must_fail(f, e, "target host-key", "{}", "usage", "address");
+    must_fail(f, e, "target host-key", "{\"address\":\"a:b:c\"}", "invalid", "address");
+    must_fail(f, e, "target host-key", "{\"address\":\"full\"}", "busy", "too many");
     hang_up(e);
 }
 
@@ -996,6 +1103,9 @@ int main(void)
         TEST(keys_are_managed),
         TEST(roles_are_managed),
         TEST(targets_are_managed),
+        TEST(targets_lie_behind_each_other),
+        TEST(only_keys_have_certificates),
+        TEST(targets_are_tried),
         TEST(grants_are_managed),
         TEST(events_are_told),
         TEST(recordings_are_listed),

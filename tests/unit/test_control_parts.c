@@ -132,6 +132,47 @@ static void cut_keys_are_refused(void **state)
     }
 }
 
+#define CERT_TYPE "ssh-ed25519-cert-v01@openssh.com"
+#define CERT_BASE64                                                                    \
+    "AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29tAAAAIOx0mxcSzAHuEB2M84JextZhTIjm" \
+    "mf2nC3ACBeL3aKsYAAAAIFz0pIcfWU2tRcrWCrrbswA+MlxU+jvEt755dRdCBHJbAAAAAAAAAAAAAAAB" \
+    "AAAAAXQAAAAIAAAABHJvb3QAAAAAAAAAAP//////////AAAAAAAAAIIAAAAVcGVybWl0LVgxMS1mb3J3" \
+    "YXJkaW5nAAAAAAAAABdwZXJtaXQtYWdlbnQtZm9yd2FyZGluZwAAAAAAAAAWcGVybWl0LXBvcnQtZm9y" \
+    "d2FyZGluZwAAAAAAAAAKcGVybWl0LXB0eQAAAAAAAAAOcGVybWl0LXVzZXItcmMAAAAAAAAAAAAAADMA" \
+    "AAALc3NoLWVkMjU1MTkAAAAgR/QQ3KIE+3M8+x7xRW/wJYBmWfXhN7UgUer/eGKjlZEAAABTAAAAC3Nz" \
+    "aC1lZDI1NTE5AAAAQHaHBja174dNeHH6Z652ZCKntLos8sHUCpL6I3xaKXaGbv5G8346T9OsnaLwBVbB" \
+    "Wq/dOexVKvI95g0sHEiErA8="
+
+static void certificates_are_looked_at(void **state)
+{
+    static const char whole[] = CERT_TYPE " " CERT_BASE64;
+    static const char *const bad[] = {
+        "",
+        "ssh-ed25519 AAAA",
+        CERT_TYPE,
+        CERT_TYPE " ",
+        CERT_TYPE " AAAA",
+        "ssh-rsa-cert-v01@openssh.com " CERT_BASE64,
+        "-cert-v01@openssh.com " CERT_BASE64,
+        CERT_TYPE " AAA" CERT_BASE64,
+    };
+    char line[LINK_KEY_MAX + 1], err[256];
+
+    (void)state;
+    assert_int_equal(certificate_check(whole, line, sizeof(line), err, sizeof(err)), 0);
+    assert_string_equal(line, whole);
+    assert_int_equal(certificate_check("  " CERT_TYPE "\t" CERT_BASE64 " a comment\n", line,
+                                       sizeof(line), err, sizeof(err)),
+                     0);
+    assert_string_equal(line, whole);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        if (certificate_check(bad[i], line, sizeof(line), err, sizeof(err)) != ERR_INVALID)
+            fail_msg("\"%s\" was taken", bad[i]);
+    }
+    assert_int_equal(certificate_check(whole, line, 64, err, sizeof(err)), ERR_INVALID);
+    assert_non_null(strstr(err, "too long"));
+}
+
 static void private_keys_are_looked_at(void **state)
 {
     char err[256];
@@ -330,10 +371,15 @@ static void the_page_and_the_table_agree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_keys_are_read),     cmocka_unit_test(bad_keys_are_explained),
-        cmocka_unit_test(cut_keys_are_refused),   cmocka_unit_test(private_keys_are_looked_at),
-        cmocka_unit_test(addresses_get_one_form), cmocka_unit_test(times_are_read),
-        cmocka_unit_test(addresses_have_a_class), cmocka_unit_test(the_page_and_the_table_agree),
+        cmocka_unit_test(good_keys_are_read),
+        cmocka_unit_test(bad_keys_are_explained),
+        cmocka_unit_test(cut_keys_are_refused),
+        cmocka_unit_test(private_keys_are_looked_at),
+        cmocka_unit_test(certificates_are_looked_at),
+        cmocka_unit_test(addresses_get_one_form),
+        cmocka_unit_test(times_are_read),
+        cmocka_unit_test(addresses_have_a_class),
+        cmocka_unit_test(the_page_and_the_table_agree),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,71 @@
 
 #include "proxy/ssh/algorithms.h"
 #include "proxy/ssh/blob.h"
+#include "proxy/ssh/fiber.h"
 #include "proxy/ssh/kind.h"
 #include "proxy/ssh/menu.h"
+
+/* ---- fibers ---- */
+
+struct walk {
+    char seen[64];
+    int depth;
+};
+
+static void note(struct walk *w, char c)
+{
+    w->seen[strlen(w->seen)] = c; /* zeros behind it */
+}
+
+static int deep(struct walk *w, int n)
+{
+    volatile char room[1024]; /* of the fiber's own stack */
+
+    room[0] = (char)n;
+    if (n == 0) {
+        fiber_yield();
+        return w->depth;
+    }
+    return deep(w, n - 1) + room[0] - n;
+}
+
+static void walk(void *arg)
+{
+    struct walk *w = arg;
+
+    note(w, 'a');
+    fiber_yield();
+    note(w, 'b');
+    w->depth = 7;
+    if (deep(w, 100) == 7)
+        note(w, 'c');
+}
+
+static void test_fiber(void **state)
+{
+    struct walk one = {"", 0}, two = {"", 0};
+    struct fiber *f = fiber_create(walk, &one), *g = fiber_create(walk, &two);
+
+    (void)state;
+    assert_non_null(f);
+    assert_non_null(g);
+    assert_true(fiber_is_done(f)); /* nothing to unwind yet */
+    fiber_resume(f);
+    assert_string_equal(one.seen, "a");
+    fiber_resume(g);
+    assert_false(fiber_is_done(f));
+    fiber_resume(f);
+    assert_string_equal(one.seen, "ab");
+    fiber_resume(f);
+    assert_string_equal(one.seen, "abc");
+    assert_true(fiber_is_done(f));
+    fiber_resume(g);
+    fiber_resume(g);
+    assert_string_equal(two.seen, "abc");
+    fiber_destroy(f);
+    fiber_destroy(g);
+    fiber_destroy(NULL);
+}
 
 /* ---- kinds of commands ---- */
 
@@ -516,6 +579,7 @@ static void test_menu_noise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fiber),
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_mosh),
         cmocka_unit_test(test_rsa_size),

@@ -302,6 +302,32 @@ static void test_targets(void **state)
     assert_int_equal(store_target_get(s, "web01", &got), ERR_NOT_FOUND);
 }
 
+static void test_targets_behind_targets(void **state)
+{
+    struct store *s = store_of(state);
+    struct store_target t = target("web01", ""), got;
+
+    add_target(s, "gw1", "root", "x");
+    t.auth = TARGET_AUTH_AGENT;
+    (void)text_copy(t.via, sizeof(t.via), "gw1");
+    memset(t.certificate, 'c', LINK_KEY_MAX);
+    assert_int_equal(store_target_add(s, &t, NULL), 0);
+    assert_int_equal(store_target_get(s, "web01", &got), 0);
+    assert_string_equal(got.via, "gw1");
+    assert_int_equal(got.auth, TARGET_AUTH_AGENT);
+    assert_string_equal(got.certificate, t.certificate);
+    assert_int_equal(store_target_remove(s, "gw1"), ERR_BUSY);
+    assert_non_null(strstr(store_error(s), "web01"));
+    assert_int_equal(store_target_get(s, "gw1", &got), 0);
+    assert_true(got.has_secret); /* nothing of it went */
+    got = t;
+    (void)text_copy(got.via, sizeof(got.via), "web01"); /* itself */
+    assert_int_equal(store_target_set(s, &got, NULL), ERR_INVALID);
+    t.via[0] = t.certificate[0] = '\0';
+    assert_int_equal(store_target_set(s, &t, NULL), 0);
+    assert_int_equal(store_target_remove(s, "gw1"), 0);
+}
+
 static void test_bad_targets(void **state)
 {
     static const char *const addresses[] = {"",       "host",       "host:",      "host:0",
@@ -793,12 +819,24 @@ int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_users),         T(test_local_uids),      T(test_logins_are_queued),
-        T(test_keys),          T(test_roles),           T(test_targets),
-        T(test_bad_targets),   T(test_secrets),         T(test_secrets_stay_where_they_are),
-        T(test_pinning),       T(test_grants),          T(test_resolve),
-        T(test_resolve_users), T(test_policy_overlays), T(test_reachable),
-        T(test_locked),        T(test_read_only),
+        T(test_users),
+        T(test_local_uids),
+        T(test_logins_are_queued),
+        T(test_keys),
+        T(test_roles),
+        T(test_targets),
+        T(test_bad_targets),
+        T(test_targets_behind_targets),
+        T(test_secrets),
+        T(test_secrets_stay_where_they_are),
+        T(test_pinning),
+        T(test_grants),
+        T(test_resolve),
+        T(test_resolve_users),
+        T(test_policy_overlays),
+        T(test_reachable),
+        T(test_locked),
+        T(test_read_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
