@@ -120,10 +120,10 @@ def short_dir():
 
 
 @contextlib.contextmanager
-def master(client, directory, *flags):
+def master(client, directory, *flags, **kw):
     """A ControlMaster connection; yields the flags of those that share it."""
     path = os.path.join(str(directory), "mux")
-    p = client.popen(flags=("-M", "-N", "-S", path) + flags)
+    p = client.popen(flags=("-M", "-N", "-S", path) + flags, **kw)
     try:
         harness.wait_until(lambda: os.path.exists(path) or p.poll() is not None, "the master")
         assert p.poll() is None, p.stderr.read()
