@@ -80,6 +80,8 @@ void link_put_ticket(struct relay_link *l, uint16_t *len, uint8_t *data)
     struct ticket t = {.session_id = l->session_id,
                        .pid = l->pid,
                        .attempts = l->attempts,
+                       .denies = l->login.cert_denies,
+                       .has_second_factor = l->has_second_factor,
                        .outer_pid = l->outer_pid,
                        .outer_channel = l->outer_channel};
 
@@ -300,11 +302,13 @@ int link_resolve(struct relay_link *l, struct policy *policy, struct store_targe
     *policy = b->config->policy;
     r = store_resolve(b->store, l->user, "", l->target, (enum protocol)l->protocol, policy, target,
                       account);
-    if (r == 0 && strcmp(account, l->account) == 0)
-        return 0;
-    *policy = b->config->policy;
-    return store_resolve(b->store, l->user, l->account, l->target, (enum protocol)l->protocol,
-                         policy, target, account);
+    if (r != 0 || strcmp(account, l->account) != 0) {
+        *policy = b->config->policy;
+        r = store_resolve(b->store, l->user, l->account, l->target, (enum protocol)l->protocol,
+                          policy, target, account);
+    }
+    link_limit_policy(l, policy);
+    return r;
 }
 
 static bool adopt_session(struct relay_link *l, int page_fd)
@@ -380,6 +384,8 @@ static bool adopt(struct relay_link *l, const struct link_hello *h, int page_fd)
     text_copy(l->user, sizeof(l->user), t.user);
     l->attempts = t.attempts > l->attempts ? t.attempts : l->attempts;
     l->is_settled = t.user[0] != '\0';
+    l->login.cert_denies = t.denies;
+    l->has_second_factor = t.has_second_factor;
     link_jump_adopted(l, &t);
     l->session_id = t.session_id;
     if (l->session_id && !adopt_session(l, page_fd)) {

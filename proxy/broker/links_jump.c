@@ -181,7 +181,10 @@ static void opened(struct relay_link *l, const struct link_jump *j, const char *
 static int hand_to_gate(struct relay_link *l, const struct link_jump *j, const char *target, int fd)
 {
     struct broker *b = l->links->broker;
-    struct pass pass = {.outer_pid = l->pid, .outer_channel = j->channel};
+    struct pass pass = {.outer_pid = l->pid,
+                        .outer_channel = j->channel,
+                        .denies = l->login.cert_denies,
+                        .has_second_factor = l->has_second_factor};
     struct link_gate_jump jump = {.client_port = l->client_port};
     int r;
 
@@ -284,6 +287,9 @@ void link_on_jump(struct relay_link *l, struct link_message *m, int *fds)
     where = find_destination(l, j, name);
     if (where == DESTINATION_TARGET)
         begin_relay(l, j, name);
+    else if (where == DESTINATION_OTHER && allowed == CONFIG_JUMP_ANY &&
+             l->login.cert_denies & POLICY_CHANNEL_FORWARD)
+        refuse(l, j, "your certificate does not permit forwarding");
     else if (where == DESTINATION_OTHER && allowed == CONFIG_JUMP_ANY)
         pass_on(l, j);
     else if (j->port == SSH_PORT && text_copy(name, sizeof(name), j->host))
@@ -304,6 +310,8 @@ bool link_jump_hello(struct relay_link *l, const struct link_hello *h)
         passes_take(l->links->passes, &pass, clock_mono_ms()) < 0)
         return false;
     text_copy(l->user, sizeof(l->user), pass.user);
+    l->login.cert_denies = pass.denies;
+    l->has_second_factor = pass.has_second_factor;
     l->outer_pid = pass.outer_pid;
     l->outer_channel = pass.outer_channel;
     text_copy(l->jump_target, sizeof(l->jump_target), pass.target);

@@ -291,6 +291,11 @@ struct password_check {
     uint64_t serial;
 };
 
+void link_limit_policy(const struct relay_link *l, struct policy *policy)
+{
+    policy->channels &= ~(uint64_t)l->login.cert_denies;
+}
+
 bool link_user_may_log_in(struct broker *b, const char *user)
 {
     struct store_user u;

@@ -163,6 +163,8 @@ struct link_question {
     uint32_t more_s;
 };
 void link_login_ask(struct relay_link *l, const struct link_question *q);
+/* Take from a policy what the login (a certificate) does not permit. */
+void link_limit_policy(const struct relay_link *l, struct policy *policy);
 /* Forget what is under way; the link's own end too. */
 void link_login_stop(struct relay_link *l);
 void link_login_free(struct relay_link *l); /* in the sweep */

@@ -250,6 +250,7 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
     l->policy = b->config->policy;
     r = store_resolve(b->store, l->user, m->route.account, l->target, (enum protocol)l->protocol,
                       &l->policy, &target, l->account);
+    link_limit_policy(l, &l->policy);
     if (r < 0) {
         if (r != ERR_NOT_FOUND && r != ERR_DENIED)
             log_error("target %s cannot be looked up: %s", l->target, store_error(b->store));

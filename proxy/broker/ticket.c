@@ -14,6 +14,7 @@
 
 /* The first byte, so that one is never taken for another. */
 enum { KIND_TICKET = 1, KIND_TICKET_OF_JUMP = 2, KIND_PASS = 3 };
+#define KIND_HAS_LOGIN 16 /* with what is special about the login, which most have nothing of */
 
 /* Take what b holds and its HMAC to out; returns the length, 0 when something failed. */
 static size_t seal(const uint8_t key[32], struct buffer *b, uint8_t *out)
@@ -76,15 +77,36 @@ static bool get_rest(struct cursor *c, char name[NAME_MAX_LEN + 1])
     return true;
 }
 
+static void put_login(struct buffer *b, uint32_t denies, bool has_second_factor)
+{
+    buffer_put_be(b, denies, 4);
+    buffer_put_be(b, has_second_factor, 1);
+}
+
+static bool get_login(struct cursor *c, uint32_t *denies, bool *has_second_factor)
+{
+    uint8_t flag;
+
+    if (!cursor_be32(c, denies) || !cursor_u8(c, &flag) || flag > 1)
+        return false;
+    *has_second_factor = flag;
+    return true;
+}
+
 size_t ticket_make(const uint8_t key[32], const struct ticket *t, uint8_t *out)
 {
     struct buffer b;
 
+    bool has_login = t->denies || t->has_second_factor;
+    unsigned kind = t->outer_pid ? KIND_TICKET_OF_JUMP : KIND_TICKET;
+
     buffer_init(&b, LINK_TICKET_MAX);
-    buffer_put_be(&b, t->outer_pid ? KIND_TICKET_OF_JUMP : KIND_TICKET, 1);
+    buffer_put_be(&b, has_login ? kind | KIND_HAS_LOGIN : kind, 1);
     buffer_put_be(&b, t->session_id, 8);
     buffer_put_be(&b, (uint32_t)t->pid, 4);
     buffer_put_be(&b, t->attempts, 4);
+    if (has_login)
+        put_login(&b, t->denies, t->has_second_factor);
     if (t->outer_pid) {
         buffer_put_be(&b, (uint32_t)t->outer_pid, 4);
         buffer_put_be(&b, t->outer_channel, 4);
@@ -107,15 +129,19 @@ static bool get_jump(struct cursor *c, struct ticket *out)
 
 int ticket_read(const uint8_t key[32], const uint8_t *data, size_t len, struct ticket *out)
 {
-    uint8_t kind;
+    uint8_t kind, has_login;
     struct cursor c;
     uint32_t pid;
 
     memset(out, 0, sizeof(*out));
-    if (unseal(key, data, len, &c) < 0 || !cursor_u8(&c, &kind) ||
-        (kind != KIND_TICKET && kind != KIND_TICKET_OF_JUMP) ||
+    if (unseal(key, data, len, &c) < 0 || !cursor_u8(&c, &kind))
+        return ERR_DENIED;
+    has_login = kind & KIND_HAS_LOGIN;
+    kind = (uint8_t)(kind & ~KIND_HAS_LOGIN);
+    if ((kind != KIND_TICKET && kind != KIND_TICKET_OF_JUMP) ||
         !cursor_be64(&c, &out->session_id) || !cursor_be32(&c, &pid) ||
-        !cursor_be32(&c, &out->attempts))
+        !cursor_be32(&c, &out->attempts) ||
+        (has_login && !get_login(&c, &out->denies, &out->has_second_factor)))
         return ERR_DENIED;
     out->pid = (int32_t)pid;
     if ((kind == KIND_TICKET_OF_JUMP && !get_jump(&c, out)) || !get_rest(&c, out->user))
@@ -133,6 +159,7 @@ size_t pass_make(const uint8_t key[32], const struct pass *p, uint8_t *out)
     buffer_put_be(&b, (uint64_t)p->issued_ms, 8);
     buffer_put_be(&b, (uint32_t)p->outer_pid, 4);
     buffer_put_be(&b, p->outer_channel, 4);
+    put_login(&b, p->denies, p->has_second_factor);
     put_name(&b, p->user);
     put_name(&b, p->target);
     return seal(key, &b, out);
@@ -149,7 +176,8 @@ int pass_read(const uint8_t key[32], const uint8_t *data, size_t len, struct pas
     if (unseal(key, data, len, &c) < 0 || !cursor_u8(&c, &kind) || kind != KIND_PASS ||
         !cursor_be64(&c, &out->nonce) || !cursor_be64(&c, &issued) || issued > INT64_MAX ||
         !cursor_be32(&c, &pid) || pid == 0 || !cursor_be32(&c, &out->outer_channel) ||
-        !get_name(&c, out->user) || !get_name(&c, out->target) || !cursor_at_end(&c))
+        !get_login(&c, &out->denies, &out->has_second_factor) || !get_name(&c, out->user) ||
+        !get_name(&c, out->target) || !cursor_at_end(&c))
         return ERR_DENIED;
     out->issued_ms = (int64_t)issued;
     out->outer_pid = (int32_t)pid;

@@ -17,6 +17,8 @@ struct ticket {
     uint64_t session_id;
     int32_t pid;
     uint32_t attempts;
+    uint32_t denies; /* enum policy_channel: kinds that the login does not permit */
+    bool has_second_factor;
     /* of a jump only: the relay that carries it, its channel there, and where it may go */
     int32_t outer_pid; /* 0: no jump */
     uint32_t outer_channel;
@@ -38,6 +40,8 @@ struct pass {
     int64_t issued_ms; /* clock_mono_ms(), the same for all processes of one boot */
     int32_t outer_pid;
     uint32_t outer_channel;
+    uint32_t denies; /* both as in the ticket of the outer one */
+    bool has_second_factor;
     char user[NAME_MAX_LEN + 1];
     char target[NAME_MAX_LEN + 1];
 };

@@ -28,12 +28,17 @@
 #define CONVERSATIONS_MAX 64
 #define CONVERSATION_S    300 /* a person may look for a device */
 
-static int running;
+static volatile sig_atomic_t running;
 
-static void reap(void)
+/* A conversation is over. */
+static void on_child(int number)
 {
-    while (running > 0 && waitpid(-1, NULL, WNOHANG) > 0)
+    int saved = errno;
+
+    (void)number;
+    while (waitpid(-1, NULL, WNOHANG) > 0)
         running--;
+    errno = saved;
 }
 
 /* In the child: nothing of the master's but the conversation. */
@@ -61,9 +66,8 @@ static void begin(int fd, const struct pam_talk *start)
 {
     pid_t pid;
 
-    reap();
     if (running >= CONVERSATIONS_MAX) {
-        log_warn("%d PAM conversations are under way; one more is refused", running);
+        log_warn("%d PAM conversations are under way; one more is refused", (int)running);
         refuse(fd, "Too many are logging in just now; try again.");
         return;
     }
@@ -126,6 +130,7 @@ int main(int argc, char **argv)
     fcntl(LINK_FD, F_SETFD, FD_CLOEXEC);
     clean_environment();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, on_child);
     signal(SIGINT, SIG_IGN); /* Ctrl-C is for the broker, whose end is ours */
     signal(SIGHUP, SIG_IGN);
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || chdir("/") < 0)

@@ -496,3 +496,541 @@ def test_own_totp_by_the_door(bastion, keys):
     child.expect(pexpect.EOF)
     assert not bastion.json("user", "totp", "show", "alice")["enrolled"]
     assert len(bastion.events("totp-refused")) == 2
+
+
+# ---- user certificates
+
+class Ca:
+    def __init__(self, directory, name="ca", kind="ed25519", bits=None):
+        self.dir, self.count = directory, 0
+        self.path = os.path.join(directory, name)
+        argv = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", self.path]
+        assert harness.run(*argv, *(["-b", bits] if bits else [])).returncode == 0
+        os.chmod(self.path + ".pub", 0o644)
+        self.public = self.path + ".pub"
+
+    def sign(self, principals="alice", *more, kind="ed25519", bits=None, ca=None, key=None):
+        """A key of its own with a certificate beside it; the key's path."""
+        self.count += 1
+        path = os.path.join(self.dir, "%s-%d" % (os.path.basename(self.path), self.count))
+        if key:
+            for end in ("", ".pub"):
+                shutil.copy(key + end, path + end)
+        else:
+            argv = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "laptop", "-f", path]
+            assert harness.run(*argv, *(["-b", bits] if bits else [])).returncode == 0
+        argv = ["ssh-keygen", "-q", "-s", ca or self.path, "-I", "laptop of alice", "-z", "7"]
+        if principals:
+            argv += ["-n", principals]
+        r = harness.run(*argv, *more, path + ".pub")
+        assert r.returncode == 0, r.stderr
+        return path
+
+
+@pytest.fixture
+def ca(tmp_path):
+    return Ca(str(tmp_path))
+
+
+@pytest.fixture
+def certified(make_proxy, target, ca):
+    """alice, without a key or a password, and a CA that the proxy trusts."""
+    p = make_proxy(NO_LIMIT, start=False)
+    p.set({"ssh": {"user_ca": shutil.copy(ca.public, p.dir)}})
+    os.chmod(os.path.join(p.dir, os.path.basename(ca.public)), 0o644)
+    return p.start().add_target(target).add_user("alice").grant()
+
+
+def cert_login(p, path, user="alice", options=(), command="echo in"):
+    return harness.Client(p, user=user, key=path, options=options).ssh(command)
+
+
+@pytest.mark.parametrize("kind,bits", [("ed25519", None), ("ecdsa", 256), ("ecdsa", 384),
+                                       ("ecdsa", 521), ("rsa", 2048)])
+def test_certificate(certified, ca, kind, bits):
+    r = cert_login(certified, ca.sign(kind=kind, bits=bits))
+    assert (r.returncode, r.stdout) == (0, "in\n"), r.stderr
+    row = certified.wait_history(1)[0]
+    assert (row["user"], row["endReason"]) == ("alice", "user-exit")
+    assert logins(certified) == ['certificate (ID "laptop of alice" serial 7)']
+
+
+@pytest.mark.parametrize("kind,bits", [("ed25519", None), ("ecdsa", 256), ("ecdsa", 384),
+                                       ("ecdsa", 521), ("rsa", 2048), ("rsa", 4096)])
+def test_certificate_authority_kinds(make_proxy, target, tmp_path, kind, bits):
+    ca = Ca(str(tmp_path), "other", kind, bits)
+    p = make_proxy(start=False)
+    p.set({"ssh": {"user_ca": [shutil.copy(Ca(str(tmp_path), "first").public, p.dir),
+                               shutil.copy(ca.public, p.dir)]}})
+    p.start().add_target(target).add_user("alice").grant()
+    r = cert_login(p, ca.sign())
+    assert (r.returncode, r.stdout) == (0, "in\n"), r.stderr
+
+
+REFUSED = [  # principals, options of ssh-keygen, what the user is told
+    ("alice", ["-V", "20200101:20200102"], "it expired at 2020-01-0"),
+    ("alice", ["-V", "20990101:20990102"], "not valid yet"),
+    ("bob", [], "does not name the user as a principal"),
+    ("alicex,xalice,alice2", [], "does not name the user as a principal"),
+    ("", [], "does not name the user as a principal"),
+    ("alice", ["-O", "source-address=192.0.2.0/24"], "may not be used from 127.0.0.1"),
+    ("alice", ["-O", "source-address=192.0.2.0/24,::/0"], "may not be used from 127.0.0.1"),
+    ("alice", ["-O", "force-command=/bin/true"], "force-command"),
+    ("alice", ["-O", "verify-required"], "verify-required"),
+    ("alice", ["-O", "critical:future@example.com=x"], "future@example.com"),
+]
+
+
+@pytest.mark.parametrize("principals,options,word", REFUSED,
+                         ids=["%s %s" % (p, " ".join(o)) for p, o, _ in REFUSED])
+def test_certificate_is_refused_with_a_sentence(certified, ca, principals, options, word):
+    r = cert_login(certified, ca.sign(principals, *options))
+    assert (r.returncode, r.stdout) == (255, ""), r.stderr
+    assert "The certificate was not accepted" in r.stderr and word in r.stderr
+    assert not certified.sessions("--all") and not logins(certified)
+    failed = certified.events("login-failed")
+    assert failed and all(word in e["text"] and "laptop of alice" in e["text"] for e in failed)
+
+
+def test_host_certificate_is_no_users(certified, ca):
+    """Which OpenSSH would not even offer."""
+    with open(ca.sign("alice", "-h") + "-cert.pub") as f:
+        kind, blob = f.read().split()[:2]
+    with RawClient(certified.port) as c:
+        c.begin()
+        c.say(USERAUTH_REQUEST, "alice+web01", "ssh-connection", "publickey", False, kind,
+              base64.b64decode(blob))
+        number, m = c.hear(USERAUTH_BANNER, USERAUTH_FAILURE, USERAUTH_PK_OK)
+        assert number == USERAUTH_BANNER and "host certificate" in m.get_text()
+        assert c.answer() == USERAUTH_FAILURE
+
+
+def test_certificate_of_a_stranger(certified, ca, tmp_path, keys):
+    other = Ca(str(tmp_path), "stranger")
+    for path in (other.sign(), ca.sign(ca=other.path)):
+        r = cert_login(certified, path)
+        assert (r.returncode, r.stdout) == (255, "")
+        assert "certificate" not in r.stderr  # who is trusted is nobody's business
+    # the certificate of one key with the signature of another
+    mine, stolen = ca.sign(), keys.make("alice")
+    r = cert_login(certified, stolen, options=["-o", "CertificateFile=" + mine + "-cert.pub"])
+    assert r.returncode == 255
+    # users who are locked, or not there
+    certified.do("user", "lock", "alice")
+    assert cert_login(certified, ca.sign()).returncode == 255
+    assert cert_login(certified, ca.sign("nobody"), user="nobody").returncode == 255
+    assert not certified.sessions("--all")
+    # a key that is registered stays good when its certificate is not
+    certified.do("user", "unlock", "alice")
+    path = ca.sign("bob")
+    certified.do("user", "key", "add", "alice", path + ".pub")
+    assert cert_login(certified, path).returncode == 0
+
+
+def test_certificate_with_a_damaged_signature(certified, ca):
+    path = ca.sign()
+    with open(path + "-cert.pub") as f:
+        kind, blob, comment = f.read().strip().split(" ", 2)
+    blob = bytearray(base64.b64decode(blob))
+    good = cert_login(certified, path)
+    assert good.returncode == 0, good.stderr
+    for at in (len(blob) - 1, len(blob) // 2):
+        bad = bytearray(blob)
+        bad[at] ^= 1
+        with open(path + "-cert.pub", "w") as f:
+            f.write("%s %s %s\n" % (kind, base64.b64encode(bad).decode(), comment))
+        r = cert_login(certified, path)
+        assert (r.returncode, r.stdout) == (255, ""), at
+
+
+def test_certificate_principals_of_a_user(certified, ca):
+    certified.do("user", "set", "alice", "--cert-principals", "ops,a.smith@example.com")
+    assert cert_login(certified, ca.sign("x,a.smith@example.com")).returncode == 0
+    assert cert_login(certified, ca.sign("ops")).returncode == 0
+    r = cert_login(certified, ca.sign("alice"))  # in place of the name, not besides it
+    assert r.returncode == 255 and "principal" in r.stderr
+    certified.do("user", "set", "alice", "--cert-principals", "")
+    assert cert_login(certified, ca.sign("alice")).returncode == 0
+    assert certified.ctl("user", "set", "alice", "--cert-principals", "a, b").returncode != 0
+
+
+def test_certificate_for_sources(certified, ca):
+    for networks in ("127.0.0.0/8", "192.0.2.1,127.0.0.1", "127.0.0.1/32"):
+        r = cert_login(certified, ca.sign("alice", "-O", "source-address=" + networks))
+        assert r.returncode == 0, r.stderr
+
+
+def test_certificate_that_permits_less(certified, ca, target):
+    """permit-port-forwarding, -agent-forwarding and -X11-forwarding, as far as there are kinds."""
+    certified.do("grant", "rm", certified.json("grant", "ls")[0]["id"])
+    certified.grant("alice", "web01", "channels=all")
+    plain_cert, bare = ca.sign(), ca.sign("alice", "-O", "clear")
+    argv = lambda path: harness.Client(certified, key=path, options=["-W", "127.0.0.1:%d"
+                                                                     % target.port])
+    assert argv(plain_cert).ssh(timeout=20).stdout.startswith("SSH-2.0-")
+    r = argv(bare).ssh(timeout=20)
+    assert r.returncode == 255 and "SSH-2.0-" not in r.stdout
+    assert cert_login(certified, bare).returncode == 0  # commands go on
+    # and after a restart of the daemon too
+    child = harness.Client(certified, key=bare).popen("cat", flags=["-M", "-S", certified.dir + "/m"])
+    certified.wait_sessions(1, "active")
+    certified.stop()
+    certified.start()
+    certified.wait_sessions(1)
+    certified.do("grant", "add", "alice", "web01", "--account", "nobody")  # resolves policies anew
+    r = harness.run("ssh", "-F", "none", "-S", certified.dir + "/m", "-W",
+                    "127.0.0.1:%d" % target.port, "x", timeout=20)
+    assert "SSH-2.0-" not in r.stdout
+    child.stdin.close()
+    child.wait(20)
+
+
+def test_certificate_then_totp(certified, ca):
+    app, _ = enrol(certified)
+    path = ca.sign()
+    shown, code = Person(certified, key=path).log_in((CODE, app.code()))
+    assert code == 0, shown
+    assert logins(certified) == ['certificate, totp (ID "laptop of alice" serial 7)']
+
+
+def test_user_ca_is_read_again(certified, ca, tmp_path):
+    other = Ca(str(tmp_path), "next")
+    assert cert_login(certified, other.sign()).returncode == 255
+    trusted = certified.options["ssh"]["user_ca"]
+    with open(trusted, "a") as f, open(other.public) as more:
+        f.write("# the next one\n" + more.read())
+    assert "new keys" in certified.do("reload")
+    assert cert_login(certified, other.sign()).returncode == 0
+    assert cert_login(certified, ca.sign()).returncode == 0
+    shutil.copy(other.public, trusted)
+    os.chmod(trusted, 0o644)
+    certified.do("reload")
+    assert cert_login(certified, ca.sign()).returncode == 255
+    with open(trusted, "w") as f:
+        f.write("nonsense\n")
+    r = certified.ctl("reload")
+    assert r.returncode == 1 and "line 1" in r.stderr
+    assert cert_login(certified, other.sign()).returncode == 0  # the old ones stay
+    r = harness.run(*certified.argv("-t"))
+    assert r.returncode == 1 and "user_ca" in r.stderr
+    certified.set({"ssh": {"user_ca": "/nowhere/ca.pub"}})
+    r = harness.run(*certified.argv("-t"))
+    assert r.returncode == 1 and "/nowhere/ca.pub cannot be read" in r.stderr
+
+
+# ---- FIDO keys
+
+PROVIDER = os.path.join(BUILD, "sk_provider.so")
+
+
+def fido_key(directory, kind):
+    path = os.path.join(str(directory), kind)
+    r = harness.run("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", kind, "-f", path, "-w", PROVIDER)
+    assert r.returncode == 0, r.stderr
+    return path
+
+
+@pytest.mark.parametrize("kind", ["ed25519-sk", "ecdsa-sk"])
+def test_fido_key(make_proxy, target, tmp_path, kind):
+    p = make_proxy(NO_LIMIT).add_target(target)
+    path = fido_key(tmp_path, kind)
+    p.add_user("alice", key=path).grant()
+    me = harness.Client(p, key=path, options=["-o", "SecurityKeyProvider=" + PROVIDER])
+    r = me.ssh("echo in")
+    assert (r.returncode, r.stdout) == (0, "in\n"), r.stderr
+    assert p.json("user", "show", "alice")["keys"][0]["type"].startswith("sk-")
+    # a key that is not registered, of the same kind
+    os.mkdir(str(tmp_path / "other"))
+    other = fido_key(tmp_path / "other", kind)
+    r = harness.Client(p, key=other, options=["-o", "SecurityKeyProvider=" + PROVIDER]).ssh("true")
+    assert r.returncode == 255
+    # a signature of another application's key is none of this one
+    p.do("user", "key", "rm", "alice", p.json("user", "key", "ls", "alice")[0]["id"])
+    assert me.ssh("true").returncode == 255
+
+
+@pytest.mark.parametrize("kind", ["ed25519-sk", "ecdsa-sk"])
+def test_fido_certificate(certified, ca, tmp_path, kind):
+    path = ca.sign(key=fido_key(tmp_path, kind))
+    r = cert_login(certified, path, options=["-o", "SecurityKeyProvider=" + PROVIDER])
+    assert (r.returncode, r.stdout) == (0, "in\n"), r.stderr
+
+
+# ---- the end of access while somebody is in
+
+def expect_end(child, *words):
+    child.expect("You have been disconnected")
+    for word in words:
+        child.expect(word)
+    child.expect(pexpect.EOF)
+
+
+@pytest.mark.parametrize("how", ["lock", "rm", "grant", "role", "target"])
+def test_access_that_ends_ends_sessions(proxy, keys, how):
+    me = harness.Client(proxy, key=keys.make("alice"))
+    proxy.do("role", "add", "ops")
+    if how == "role":
+        proxy.do("grant", "rm", proxy.json("grant", "ls")[0]["id"])
+        proxy.do("user", "set", "alice", "--role", "ops")
+        proxy.grant("@ops")
+    t = me.shell()
+    piped = me.popen("echo there; exec sleep 1000")
+    assert piped.stdout.readline() == b"there\n"
+    proxy.wait_sessions(2, "active")
+    start = time.monotonic()
+    words = {"lock": ("user", "lock", "alice"), "rm": ("user", "rm", "alice"),
+             "grant": ("grant", "rm", proxy.json("grant", "ls")[0]["id"]),
+             "role": ("user", "set", "alice", "--role", "user"), "target": ("target", "rm", "web01")}
+    proxy.do(*words[how])
+    expect_end(t, "access was withdrawn")
+    assert piped.wait(20) == 255
+    assert b"access was withdrawn" in piped.stderr.read()
+    assert time.monotonic() - start < 10
+    for row in proxy.wait_history(2):
+        assert (row["endReason"], row["endedBy"]) == ("revoked", harness.ADMIN), row
+    assert me.ssh("true").returncode != 0
+
+
+def test_lock_ends_a_menu(proxy, keys):
+    harness.need_terminals()
+    me = harness.Client(proxy, target=None, key=keys.make("alice"))
+    t = me.terminal()
+    t.expect("web01")
+    proxy.do("user", "lock", "alice")
+    expect_end(t, "access was withdrawn")
+    assert not proxy.sessions("--all")
+
+
+def test_lock_ends_an_outer_connection_and_what_it_carries(proxy, keys, target):
+    inner = harness.Client(proxy, user=target.account, target="", key=keys.make("alice"))
+    jump = "ssh %s -p %d -W %%h:%%p alice@127.0.0.1" % (
+        " ".join(harness.Client(proxy, key=keys.make("alice")).common()), proxy.port)
+    argv = ["ssh"] + inner.common() + ["-o", "ProxyCommand=" + jump, target.account + "@web01",
+                                       "echo there; exec sleep 1000"]
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+    assert child.stdout.readline() == b"there\n", child.stderr.read()
+    proxy.wait_sessions(1, "active")
+    proxy.do("user", "lock", "alice")
+    assert child.wait(20) == 255
+    assert proxy.wait_history(1)[0]["endReason"] == "revoked"
+    wait_until(lambda: not proxy.relays(), "no relay is left")
+
+
+def test_lock_during_the_login_at_the_target(make_proxy, keys):
+    """The target accepts the connection and says nothing."""
+    import socket
+    p = make_proxy()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        p.do("target", "add", "slow", "--type", "ssh", "--address",
+             "127.0.0.1:%d" % server.getsockname()[1], "--account", "x", "--accept-new")
+        p.add_user("alice", key=keys.make("alice")).grant("alice", "slow")
+        child = harness.Client(p, target="slow", key=keys.make("alice")).popen("true")
+        p.wait_sessions(1, "connecting")
+        p.do("user", "lock", "alice")
+        assert child.wait(20) == 255
+        assert b"access was withdrawn" in child.stderr.read()
+    assert p.wait_history(1)[0]["endReason"] == "revoked"
+
+
+def test_lock_between_two_factors(bastion, keys):
+    app, _ = enrol(bastion)
+    child = Person(bastion, key=keys.make("alice")).begin("echo in")
+    child.expect(CODE)
+    bastion.do("user", "lock", "alice")
+    child.sendline(app.code())
+    child.expect([CODE, "Permission denied"])
+    child.close()
+    assert not logins(bastion) and not bastion.sessions("--all")
+
+
+# ---- sources that fail
+
+def test_source_is_slowed_down_and_others_are_not(make_proxy, target, keys):
+    p = make_proxy({"limits": {"source_failures": "30", "source_block": "1h"}}).add_target(target)
+    user_with_password(p)
+    p.do("user", "key", "add", "alice", keys.make("alice") + ".pub")
+    took = []
+    with RawClient(p.port) as c:
+        c.begin()
+        for n in range(5):
+            start = time.monotonic()
+            assert c.password("alice+web01", "wrong") == USERAUTH_FAILURE
+            took.append(time.monotonic() - start)
+        # while the answer of one waits, others are served at once, of this source too
+        c.say(USERAUTH_REQUEST, "alice+web01", "ssh-connection", "password", False, "wrong")
+        start = time.monotonic()
+        r = PasswordClient(p, PASSWORD, options=["-b", "127.0.0.2"]).ssh("echo in")
+        assert r.returncode == 0, r.stderr
+        assert harness.Client(p, key=keys.make("alice")).ssh("true").returncode == 0
+    assert took[3] > 0.4 and took[4] > 0.9 and took[4] < 6, took
+    row, = p.json("source", "ls", "--all")
+    assert row["address"] == "127.0.0.1" and row["failures"] >= 4 and not row["blocked"]
+    assert p.json("source", "ls") == []
+
+
+def test_blocked_source_is_listed_and_let_in_again(make_proxy, target):
+    p = make_proxy({"limits": {"source_failures": "3", "source_block": "2h"}}).add_target(target)
+    user_with_password(p)
+    with RawClient(p.port) as c:
+        c.begin()
+        while c.password("alice+web01", "wrong") == USERAUTH_FAILURE:
+            pass
+    r = PasswordClient(p, PASSWORD).ssh("true")
+    assert r.returncode == 255 and "Too many failed logins" in r.stderr
+    row, = p.json("source", "ls")
+    assert (row["address"], row["failures"], row["blocked"]) == ("127.0.0.1", 4, True) or \
+        row["failures"] == 3
+    assert row["until"] > time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 1800))
+    assert "127.0.0.1" in p.do("source", "ls") and len(p.events("source-blocked")) == 1
+    assert p.ctl("source", "unblock").returncode == 2
+    assert p.ctl("source", "unblock", "nonsense").returncode == 2
+    assert p.json("source", "unblock", "192.0.2.1")["unblocked"] == 0
+    assert p.json("source", "unblock", "127.0.0.1")["unblocked"] == 1
+    assert p.json("source", "ls", "--all") == []
+    assert PasswordClient(p, PASSWORD).ssh("true").returncode == 0
+    texts = [e["text"] for e in p.events("source-unblocked")]
+    assert texts == [harness.ADMIN + ": 192.0.2.1", harness.ADMIN + ": 127.0.0.1"]
+    for source in ("127.0.0.2", "127.0.0.3"):
+        with RawClient(p.port, source=source) as c:
+            c.begin()
+            while c.password("alice+web01", "wrong") == USERAUTH_FAILURE:
+                pass
+    assert len(p.json("source", "ls")) == 2
+    assert p.json("source", "unblock", "--all")["unblocked"] == 2
+    assert p.json("source", "ls") == []
+
+
+# ---- PAM
+
+@pytest.fixture
+def pam_service():
+    """A PAM service of this test's own; give it lines."""
+    if not IS_ROOT:
+        pytest.skip("a service of PAM is a file in /etc/pam.d")
+    name = "sallyport-" + harness.random_name()
+    path = "/etc/pam.d/" + name
+
+    def write(*lines):
+        with open(path, "w") as f:
+            f.write("\n".join(lines) + "\n")
+        return name
+    yield write
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+CHECK = """#!/bin/sh
+# the password on stdin; what PAM says of whom in the environment
+read -r password
+echo "$PAM_TYPE $PAM_USER $PAM_RHOST $PAM_SERVICE" >> %s
+test "$password" = "%s"
+"""
+
+
+@pytest.fixture
+def pam(make_proxy, target, pam_service, tmp_path):
+    """make(*account lines): alice's password is PAM's business."""
+    log = str(tmp_path / "pam.log")
+    script = str(tmp_path / "check")
+    with open(script, "w") as f:
+        f.write(CHECK % (log, PASSWORD))
+    os.chmod(script, 0o755)
+
+    def make(account="account required pam_permit.so", *auth):
+        auth = auth or ("auth required pam_exec.so quiet expose_authtok " + script,)
+        p = make_proxy({"limits": {"source_failures": "0"},
+                        "ssh": {"pam": pam_service(*auth, account)}})
+        p.add_target(target).add_user("alice").grant()
+        p.do("user", "set", "alice", "--auth-source", "pam")
+        p.pam_log = log
+        return p
+    return make
+
+
+def test_pam_password(pam):
+    p = pam()
+    r = PasswordClient(p, PASSWORD).ssh("echo in")
+    assert (r.returncode, r.stdout) == (0, "in\n"), r.stderr
+    shown, code = Person(p).log_in((r"Password: $", PASSWORD))
+    assert code == 0 and "in" in shown
+    assert logins(p) == ["password", "keyboard-interactive"]
+    with open(p.pam_log) as f:
+        assert set(f.read().splitlines()) == {
+            "auth alice 127.0.0.1 " + p.options["ssh"]["pam"]}
+    for method in ("password", "keyboard-interactive"):
+        r = PasswordClient(p, "wrong", options=["-o", "PreferredAuthentications=" + method]).ssh("true")
+        assert r.returncode == 255
+    assert len(p.events("login-failed")) >= 1 and PASSWORD not in p.log()
+    wait_until(lambda: not [pid for pid in harness.children(p.process.pid) if "pam" in
+                            open("/proc/%d/comm" % pid).read() and harness.children(pid)],
+               "no conversation is left, not even dead")
+
+
+def test_pam_does_not_judge_others(pam, target):
+    p = pam()
+    p.add_user("bob", password=PASSWORD).grant("bob")
+    p.do("user", "set", "bob", "--auth-source", "local")
+    assert PasswordClient(p, PASSWORD, user="bob").ssh("true").returncode == 0
+    assert not os.path.exists(p.pam_log)
+    r = PasswordClient(p, PASSWORD, user="nobody").ssh("true")  # whom PAM might know
+    assert r.returncode == 255 and not os.path.exists(p.pam_log)
+    p.do("user", "lock", "alice")
+    assert PasswordClient(p, PASSWORD).ssh("true").returncode == 255
+    assert not os.path.exists(p.pam_log)
+
+
+def test_pam_account_has_expired(pam, keys):
+    p = pam("account required pam_debug.so acct=acct_expired")
+    p.do("user", "key", "add", "alice", keys.make("alice") + ".pub")
+    for client in (PasswordClient(p, PASSWORD), harness.Client(p, key=keys.make("alice"))):
+        r = client.ssh("true")
+        assert r.returncode == 255 and "Your account has expired." in r.stderr, r.stderr
+    assert not p.sessions("--all")
+    r = PasswordClient(p, "wrong").ssh("true")  # told only to those whose password was right
+    assert "expired" not in r.stderr
+
+
+def test_pam_asks_more_than_a_password(pam, tmp_path):
+    p = pam("account required pam_permit.so", "auth required pam_echo.so Welcome, %u",
+            "auth required pam_exec.so quiet expose_authtok " + str(tmp_path / "check"))
+    child = Person(p).begin("echo in")
+    child.expect("Welcome, alice")
+    child.expect(r"Password: $")
+    child.sendline(PASSWORD)
+    child.expect("in\r\n")
+    child.expect(pexpect.EOF)
+
+
+def test_pam_then_totp(pam):
+    p = pam()
+    app, _ = enrol(p)
+    shown, code = Person(p).log_in((PASS, PASSWORD), (CODE, app.code()))
+    assert code == 0, shown
+    assert logins(p) == ["keyboard-interactive, totp"]
+
+
+def test_pam_client_that_leaves_leaves_no_process(pam):
+    p = pam()
+    helper = [pid for pid in harness.children(p.process.pid)
+              if open("/proc/%d/comm" % pid).read().startswith("sallyport-pam")]
+    assert len(helper) == 1
+    child = Person(p).begin("true")
+    child.expect(PASS)
+    assert len(harness.children(helper[0])) >= 1
+    child.close()
+    wait_until(lambda: not [c for c in harness.children(helper[0]) if harness.alive(c)],
+               "the conversation is over")
+    assert PasswordClient(p, PASSWORD).ssh("true").returncode == 0
+    p.stop()
+    wait_until(lambda: not harness.alive(helper[0]), "the helper ends with the daemon")
+
+
+def test_pam_is_off(make_proxy, target):
+    p = make_proxy(NO_LIMIT).add_target(target)
+    user_with_password(p)
+    p.do("user", "set", "alice", "--auth-source", "pam")
+    assert PasswordClient(p, PASSWORD).ssh("true").returncode == 255
+    assert "[ssh] pam is no" in p.log()
+    p.do("user", "set", "alice", "--auth-source", "local")
+    assert PasswordClient(p, PASSWORD).ssh("true").returncode == 0

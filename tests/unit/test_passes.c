@@ -43,9 +43,31 @@ static void a_ticket_names_what_carries_it(void **unused)
     assert_int_equal(ticket_read(other_key, data, len, &back), ERR_DENIED);
     t = (struct ticket){.user = "alice", .pid = 7};
     len = ticket_make(key, &t, data);
+    assert_int_equal(data[0], 1); /* as earlier versions read it */
     assert_int_equal(ticket_read(key, data, len, &back), 0);
     assert_int_equal(back.outer_pid, 0);
     assert_string_equal(back.jump_target, "");
+    assert_true(!back.denies && !back.has_second_factor);
+}
+
+static void a_ticket_keeps_what_the_login_was(void **unused)
+{
+    struct ticket t = {.user = "alice", .pid = 7, .denies = 8 | 64, .has_second_factor = true}, back;
+    uint8_t data[LINK_TICKET_MAX];
+    size_t len;
+
+    (void)unused;
+    for (int32_t outer = 0; outer < 2; outer++) {
+        t.outer_pid = outer;
+        len = ticket_make(key, &t, data);
+        assert_int_equal(ticket_read(key, data, len, &back), 0);
+        assert_int_equal(back.denies, 8 | 64);
+        assert_true(back.has_second_factor);
+        assert_int_equal(back.outer_pid, outer);
+        assert_string_equal(back.user, "alice");
+        for (size_t i = 0; i < len; i++)
+            assert_int_equal(ticket_read(key, data, i, &back), ERR_DENIED);
+    }
 }
 
 static void passes_and_tickets_are_told_apart(void **unused)
@@ -58,12 +80,15 @@ static void passes_and_tickets_are_told_apart(void **unused)
     (void)unused;
     p.nonce = UINT64_MAX;
     p.issued_ms = 1234567;
+    p.denies = 8;
+    p.has_second_factor = true;
     len = pass_make(key, &p, data);
     assert_true(pass_is(data, len));
     assert_false(pass_is(data, 0));
     assert_int_equal(pass_read(key, data, len, &back_pass), 0);
     assert_true(back_pass.nonce == UINT64_MAX && back_pass.issued_ms == 1234567);
     assert_int_equal(back_pass.outer_pid, 77);
+    assert_true(back_pass.denies == 8 && back_pass.has_second_factor);
     assert_int_equal(back_pass.outer_channel, 3);
     assert_string_equal(back_pass.user, "alice");
     assert_string_equal(back_pass.target, "web01");
@@ -160,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_ticket_names_what_carries_it),
+        cmocka_unit_test(a_ticket_keeps_what_the_login_was),
         cmocka_unit_test(passes_and_tickets_are_told_apart),
         cmocka_unit_test(each_pass_is_taken_once),
         cmocka_unit_test(a_pass_lives_for_a_minute),
