@@ -176,7 +176,7 @@ def test_full_screen_programs(user, watch, tmp_path):
     user.wait("COMMAND")
     sees_the_same(user, w)
     late = watch(wait=False)  # in the middle of it
-    late.wait("Tasks:")
+    late.wait("COMMAND")
     user.type("q")
     user.wait("READY>")
     sees_the_same(user, w)
