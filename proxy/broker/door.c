@@ -212,8 +212,8 @@ static bool may_be_admin(const struct relay_link *l, struct refusal *why)
     case CONFIG_ADMIN_TOTP:
         return l->has_second_factor ||
                refuse(why, REFUSED_RIGHTS,
-                      "admin: it takes a second factor at the login, and this one had none "
-                      "([control] admin_over_ssh)");
+                      "admin: it takes a second factor at the login, and this one had none, or "
+                      "the daemon was started anew since ([control] admin_over_ssh)");
     default:
         return refuse(why, REFUSED_RIGHTS,
                       "admin: switched off over SSH here ([control] admin_over_ssh)");

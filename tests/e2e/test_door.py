@@ -12,6 +12,7 @@ import fakerelay
 import harness
 import peers
 from harness import wait_until
+from test_userlogin import CODE, Person, enrol
 
 PASSWORD = "correct horse 1"
 
@@ -107,7 +108,7 @@ def test_targets(proxy, door, client, target):
 def test_help_and_unknown_words(proxy, door):
     r = door.ssh("help")
     assert r.returncode == 0
-    for word in ("sessions", "end", "targets", "config", "passwd", "keys add"):
+    for word in ("sessions", "end", "targets", "config", "passwd", "keys add", "totp enable"):
         assert re.search(r"^  %s " % word, r.stdout, re.M), r.stdout
     assert "--all" in door.ssh("help", "sessions").stdout
     assert door.ssh("help", "nonsense").returncode == 2
@@ -314,10 +315,14 @@ def test_admin_needs_a_second_factor(make_proxy, keys):
     ann = harness.Client(p, user="ann", target=None, key=keys.make("ann"))
     r = ann.ssh("admin", "status")
     assert r.returncode == 4 and "second factor" in peers.told(r)
+    app, _ = enrol(p, "ann")
+    person = Person(p, user="ann", target=None, key=keys.make("ann"))
+    shown, code = person.log_in((CODE, app.code()), command="admin status")
+    assert code == 0 and "Version" in shown, shown
     p.set({"control": {"admin_over_ssh": "no"}})
     p.do("reload")
-    r = ann.ssh("admin", "status")
-    assert r.returncode == 4 and "switched off" in peers.told(r)
+    shown, code = person.log_in((CODE, app.code()), command="admin status")
+    assert code == 4 and "switched off" in shown
 
 
 def test_admin_does_what_sallyctl_does(admin):

@@ -123,6 +123,8 @@ static void test_mapping(void **state)
     assert_string_equal(mapped("keys"), "self key ls");
     assert_string_equal(mapped("keys add x"), "self key add x");
     assert_string_equal(mapped("keys addx"), "self key ls addx");
+    assert_string_equal(mapped("totp"), "self totp show");
+    assert_string_equal(mapped("totp enable"), "self totp enable");
     assert_string_equal(mapped("admin"), "");
     assert_string_equal(mapped("admin session top --user bob"), "session top --user bob");
     assert_null(mapped(""));
@@ -160,9 +162,9 @@ static void test_list(void **state)
 
     (void)state;
     door_list(text, sizeof(text), false);
-    assert_string_equal(text, "sessions, end, targets, config, passwd, keys, help");
+    assert_string_equal(text, "sessions, end, targets, config, passwd, keys, totp, help");
     door_list(text, sizeof(text), true);
-    assert_non_null(strstr(text, "keys, admin, help"));
+    assert_non_null(strstr(text, "keys, totp, admin, help"));
     door_list(text, 10, true);
     assert_true(strlen(text) < 10);
 }
