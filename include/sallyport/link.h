@@ -33,7 +33,7 @@
 #define LINK_COMMAND_MAX 4096
 #define LINK_FILES_MAX   32768
 #define LINK_TARGETS_MAX 200 /* rows in one TARGET_LIST */
-#define LINK_JUMP_SINCE  3 /* the version that brought jumps */
+#define LINK_JUMP_SINCE  3   /* the version that brought jumps */
 #define LINK_HOPS_MAX    4   /* servers on the way to a target */
 
 /* What a relay is doing, as HELLO tells a broker that adopts it. */
@@ -434,6 +434,8 @@ struct link_watch {   /* since version 3; fd: our end of a stream socket, see pr
 struct link_gate_config {
     uint32_t max_unauthenticated, max_unauthenticated_per_source, login_grace_s;
     uint8_t is_draining;
+    char trusted_proxies[3072]; /* networks, commas between, whose connections begin with a PROXY
+                                   header; since version 3 */
 };
 
 struct link_gate_key { /* one host key, private, as PEM/OpenSSH text */

@@ -71,6 +71,7 @@ struct gate_kind {
     const char *name, *program;
     bool (*is_enabled)(const struct config *c);
     const struct config_list *(*listen)(const struct config *c);
+    const struct config_list *(*trusted)(const struct config *c);
     /* Fills `keys`, making what is missing. */
     int (*load)(const struct gate *g, const struct config *c, struct keys *keys, char *err,
                 size_t err_len);
@@ -245,8 +246,7 @@ static int make_and_read(const struct gate *g, const char *what, const char *pat
 {
     if (access(path, F_OK) < 0) {
         if (make_key(g, what, path) < 0) {
-            snprintf(err, err_len, "key file %s cannot be made with %s --keygen", path,
-                     g->program);
+            snprintf(err, err_len, "key file %s cannot be made with %s --keygen", path, g->program);
             return ERR_SYSTEM;
         }
         log_info("made key file %s", path);
@@ -309,9 +309,21 @@ static const struct config_list *rdp_listen(const struct config *c)
     return &c->rdp_listen;
 }
 
+static const struct config_list *ssh_trusted(const struct config *c)
+{
+    return &c->ssh_trusted_proxies;
+}
+
+static const struct config_list *rdp_trusted(const struct config *c)
+{
+    return &c->rdp_trusted_proxies;
+}
+
 static const struct gate_kind kinds[GATE_COUNT] = {
-    [GATE_SSH] = {"ssh", "sallyport-ssh", ssh_is_enabled, ssh_listen, load_ssh_keys, false},
-    [GATE_RDP] = {"rdp", "sallyport-rdp", rdp_is_enabled, rdp_listen, load_rdp_keys, true},
+    [GATE_SSH] = {"ssh", "sallyport-ssh", ssh_is_enabled, ssh_listen, ssh_trusted, load_ssh_keys,
+                  false},
+    [GATE_RDP] = {"rdp", "sallyport-rdp", rdp_is_enabled, rdp_listen, rdp_trusted, load_rdp_keys,
+                  true},
 };
 
 /* ---- the process ---- */
@@ -398,6 +410,16 @@ static struct link_message *gate_begin(struct gate *g, enum link_type type)
     return m;
 }
 
+/* With commas between; the configuration checked that each is short and that there are few. */
+static void put_list(char *dst, size_t len, const struct config_list *list)
+{
+    size_t at = 0;
+
+    dst[0] = '\0';
+    for (size_t i = 0; i < list->count && at < len; i++)
+        at += (size_t)snprintf(dst + at, len - at, "%s%s", i ? "," : "", list->items[i]);
+}
+
 static void send_config(struct gate *g)
 {
     const struct config *c = g->all->broker->config;
@@ -407,6 +429,7 @@ static void send_config(struct gate *g)
     out->max_unauthenticated_per_source = c->max_unauthenticated_per_source;
     out->login_grace_s = c->login_grace_s;
     out->is_draining = g->all->broker->is_draining;
+    put_list(out->trusted_proxies, sizeof(out->trusted_proxies), g->kind->trusted(c));
     gate_send(g, NULL, 0);
 }
 

@@ -1,7 +1,6 @@
 /* User certificates; see user_cert.h. What OpenSSH's sshkey.c and auth2-pubkey.c ask of one. */
 #include "proxy/broker/user_cert.h"
 
-#include <arpa/inet.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
@@ -11,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sallyport/network.h>
 #include <sallyport/text.h>
 
 #define CERT_USER     1
@@ -400,50 +400,6 @@ static bool has_principal(const struct user_cert *c, const char *wanted)
     return false;
 }
 
-static const uint8_t v4[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-static bool is_v4(const uint8_t address[16])
-{
-    return memcmp(address, v4, sizeof(v4)) == 0;
-}
-
-/* IPv4 as IPv6, so that there is one way to compare. Returns bits to add to a prefix, -1: none. */
-static int read_address(const char *text, uint8_t out[16])
-{
-    if (inet_pton(AF_INET6, text, out) == 1)
-        return 0;
-    memcpy(out, v4, sizeof(v4));
-    return inet_pton(AF_INET, text, out + 12) == 1 ? 96 : -1;
-}
-
-/* One of "10.0.0.0/8", "2001:db8::/32", "192.0.2.7". -1: is no such thing. */
-static int fits_network(const char *text, const uint8_t address[16])
-{
-    char host[INET6_ADDRSTRLEN + 1];
-    const char *slash = strchr(text, '/');
-    size_t len = slash ? (size_t)(slash - text) : strlen(text);
-    uint8_t network[16];
-    uint64_t bits = 128;
-    int base;
-
-    if (len >= sizeof(host))
-        return -1;
-    memcpy(host, text, len);
-    host[len] = '\0';
-    base = read_address(host, network);
-    if (base < 0 || (slash && (!text_parse_u64(slash + 1, &bits) || bits > 128 - (unsigned)base)))
-        return -1;
-    if (slash)
-        bits += (unsigned)base;
-    if (!base && is_v4(address)) /* ::/0 is no IPv4 network */
-        return 0;
-    for (unsigned bit = 0; bit < bits; bit++) {
-        if ((network[bit / 8] ^ address[bit / 8]) & (0x80 >> bit % 8))
-            return 0;
-    }
-    return 1;
-}
-
 /* A list of networks with commas between; one that is damaged fits nobody, as with OpenSSH. */
 static bool fits_sources(struct cursor list, const char *address)
 {
@@ -452,20 +408,19 @@ static bool fits_sources(struct cursor list, const char *address)
     bool fits = false;
 
     if (cursor_left(&list) >= sizeof(text) || memchr(list.at, 0, cursor_left(&list)) ||
-        read_address(address, numbers) < 0)
+        !network_address(address, numbers))
         return false;
     memcpy(text, list.at, cursor_left(&list));
     text[cursor_left(&list)] = '\0';
     for (; at; at = end ? end + 1 : NULL) {
-        int verdict;
+        struct network one;
 
         end = strchr(at, ',');
         if (end)
             *end = '\0';
-        verdict = fits_network(at, numbers);
-        if (verdict < 0)
+        if (network_parse(at, &one) < 0)
             return false;
-        fits |= verdict == 1;
+        fits |= network_contains(&one, numbers);
     }
     return fits;
 }

@@ -121,6 +121,8 @@ void birth_run(const struct gate *g, const struct birth *b)
         .accepted_mono_ms = b->accepted_ms,
         .login_grace_s = g->config.login_grace_s,
         .jump = b->jump,
+        .client_address = b->client.address,
+        .client_port = b->client.port,
     };
     int status;
 

@@ -167,11 +167,8 @@ static const struct {
     enum link_type type;
     int (*run)(struct gate *g, struct link_message *m, int *fds);
 } handlers[] = {
-    {LINK_GATE_KEY, on_key},
-    {LINK_GATE_CONFIG, on_config},
-    {LINK_GATE_LISTEN, on_listen},
-    {LINK_GATE_SETTLED, on_settled},
-    {LINK_GATE_JUMP, on_jump},
+    {LINK_GATE_KEY, on_key},         {LINK_GATE_CONFIG, on_config}, {LINK_GATE_LISTEN, on_listen},
+    {LINK_GATE_SETTLED, on_settled}, {LINK_GATE_JUMP, on_jump},
 };
 
 static int dispatch(struct gate *g, int *fds)
@@ -379,6 +376,7 @@ static bool build(struct gate *g)
     for (size_t i = 0; i < LINK_FDS_MAX; i++)
         g->listeners[i].fd = -1;
     g->link_version = LINK_VERSION;
+    greetings_init(g);
     event_set_log_callback(libevent_log);
     g->parking = parking_create(&none, seed);
     g->base = event_base_new();

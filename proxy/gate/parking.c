@@ -4,7 +4,6 @@
  */
 #include "proxy/gate/parking.h"
 
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -30,21 +29,16 @@ struct parking {
 
 /* ---- sources ---- */
 
-struct source_key source_key_of(const struct sockaddr *sa)
+struct source_key source_key_of(const uint8_t address[16])
 {
-    const struct sockaddr_in *v4 = (const void *)sa;
-    const struct sockaddr_in6 *v6 = (const void *)sa;
-    struct source_key key = {0};
+    static const uint8_t v4[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    struct source_key key = {.family = 6};
 
-    if (sa->sa_family == AF_INET) {
+    if (memcmp(address, v4, sizeof(v4)) == 0) {
         key.family = 4;
-        memcpy(key.address, &v4->sin_addr, 4);
-    } else if (sa->sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-        key.family = 4;
-        memcpy(key.address, &v6->sin6_addr.s6_addr[12], 4);
-    } else if (sa->sa_family == AF_INET6) {
-        key.family = 6;
-        memcpy(key.address, &v6->sin6_addr, 8);
+        memcpy(key.address, address + 12, 4);
+    } else {
+        memcpy(key.address, address, 8);
     }
     return key;
 }

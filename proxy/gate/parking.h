@@ -20,16 +20,21 @@
 #define PARKING_SILENT_MIN_MS 1000 /* a younger relay has had no time to hear its client */
 #define PARKING_LEEWAY_MS     5000 /* past login grace a relay that has not ended itself is ended */
 
-struct sockaddr;
+/* Who a client is, by its socket or by the PROXY header before its first byte. */
+struct client_name {
+    uint8_t address[16]; /* as in sallyport/network.h */
+    uint16_t port;
+};
+
 struct parking;
 struct parking_source;
 
 /* Where a connection comes from, as limits see it: an IPv4 address, an IPv6 /64. */
 struct source_key {
-    uint8_t family; /* 4, 6, or 0 for what is neither */
+    uint8_t family; /* 4 or 6 */
     uint8_t address[8];
 };
-struct source_key source_key_of(const struct sockaddr *sa);
+struct source_key source_key_of(const uint8_t address[16]);
 
 struct parking_limits {
     uint32_t max_total;      /* processes that are not logged in, at least 1 */
@@ -52,6 +57,7 @@ struct guest {
 
     /* visitors.c's own */
     int fd; /* -1 once forked */
+    struct client_name client;
     void *event;
     void *owner;
 };

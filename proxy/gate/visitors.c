@@ -1,7 +1,7 @@
 /*
  * Connections on their way in: accepting, parking, forking, evicting, reaping. What to do is
  * parking.c's decision; this file does it. It reads nothing that a client sent: it only asks the
- * kernel whether bytes are there.
+ * kernel whether bytes are there. (A load balancer's header is greetings.c's.)
  */
 #include <errno.h>
 #include <event2/event.h>
@@ -51,6 +51,7 @@ void visitors_set_limits(struct gate *g)
     };
 
     parking_set_limits(g->parking, &limits);
+    greetings_trust(g, g->config.trusted_proxies);
     visitors_update_accepting(g);
     visitors_step(g);
 }
@@ -123,7 +124,8 @@ static void watch(struct gate *g, struct guest *guest)
 
 static bool fork_guest(struct gate *g, struct guest *guest)
 {
-    struct birth birth = {.client_fd = guest->fd, .accepted_ms = guest->accepted_ms};
+    struct birth birth = {
+        .client_fd = guest->fd, .client = guest->client, .accepted_ms = guest->accepted_ms};
     /* a page for each, that no other relay has: a relay that is taken over lies for itself only */
     void *spoken =
         mmap(NULL, SPOKEN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -286,9 +288,9 @@ static bool make_room(struct gate *g)
     return true;
 }
 
-static void admit(struct gate *g, int fd, const struct sockaddr_storage *from)
+void visitors_admit(struct gate *g, int fd, const struct client_name *from)
 {
-    struct source_key key = source_key_of((const struct sockaddr *)from);
+    struct source_key key = source_key_of(from->address);
     struct guest *guest = parking_add(g->parking, &key, clock_mono_ms());
 
     if (!guest) {
@@ -296,9 +298,20 @@ static void admit(struct gate *g, int fd, const struct sockaddr_storage *from)
         return;
     }
     guest->fd = fd;
+    guest->client = *from;
     guest->owner = g;
     g->accepted++;
     gate_status_changed(g);
+}
+
+static void receive(struct gate *g, int fd, const struct sockaddr_storage *ss)
+{
+    struct client_name from = {0};
+
+    if (!network_address_of((const struct sockaddr *)ss, from.address, &from.port))
+        close(fd);
+    else if (!greetings_await(g, fd, &from))
+        visitors_admit(g, fd, &from);
 }
 
 static void accept_cb(evutil_socket_t listener, short what, void *arg)
@@ -312,7 +325,7 @@ static void accept_cb(evutil_socket_t listener, short what, void *arg)
         int fd = accept4(listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd >= 0)
-            admit(g, fd, &from);
+            receive(g, fd, &from);
         else if (errno == EAGAIN)
             break;
         else if (!is_client_gone(errno) && !make_room(g))
@@ -353,6 +366,7 @@ int visitors_listen(struct gate *g, int *fds, size_t count)
 void visitors_destroy(struct gate *g)
 {
     close_listeners(g);
+    greetings_destroy(g);
     parking_destroy(g->parking);
     g->parking = NULL;
 }

@@ -310,6 +310,7 @@ static const struct field fields_gate_config[] = {
     U32(gate_config.max_unauthenticated_per_source),
     U32(gate_config.login_grace_s),
     BOOLEAN(gate_config.is_draining),
+    TEXT_SINCE(gate_config.trusted_proxies, 3),
 };
 static const struct field fields_gate_key[] = {BLOB(gate_key.key)};
 static const struct field fields_gate_listen[] = {U32_MAX(gate_listen.count, LINK_FDS_MAX)};

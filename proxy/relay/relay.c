@@ -5,11 +5,9 @@
  */
 #include "proxy/relay/relay.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <malloc.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +18,7 @@
 
 #include <sallyport/clock.h>
 #include <sallyport/log.h>
+#include <sallyport/network.h>
 #include <sallyport/secret.h>
 #include <sallyport/text.h>
 
@@ -457,27 +456,12 @@ static void name_inner_client(struct relay *r, const struct link_gate_jump *jump
     memcpy(r->ticket.data, jump->pass.data, jump->pass.len);
 }
 
-static void name_client(struct relay *r)
+static void name_client(struct relay *r, const struct relay_birth *birth)
 {
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof(ss);
-    const struct sockaddr_in *v4 = (const void *)&ss;
-    const struct sockaddr_in6 *v6 = (const void *)&ss;
-
     text_copy(r->client_address, sizeof(r->client_address), "?");
-    if (getpeername(r->client_fd, (struct sockaddr *)&ss, &len) < 0)
-        return;
-    if (ss.ss_family == AF_INET) {
-        inet_ntop(AF_INET, &v4->sin_addr, r->client_address, sizeof(r->client_address));
-        r->client_port = ntohs(v4->sin_port);
-    } else if (ss.ss_family == AF_INET6) {
-        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
-            inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], r->client_address,
-                      sizeof(r->client_address));
-        else
-            inet_ntop(AF_INET6, &v6->sin6_addr, r->client_address, sizeof(r->client_address));
-        r->client_port = ntohs(v6->sin6_port);
-    }
+    if (birth->client_address)
+        network_address_text(birth->client_address, r->client_address);
+    r->client_port = birth->client_port;
 }
 
 static struct relay *relay_create(const struct relay_protocol *protocol,
@@ -504,7 +488,7 @@ static struct relay *relay_create(const struct relay_protocol *protocol,
     if (birth->jump)
         name_inner_client(r, birth->jump);
     else
-        name_client(r);
+        name_client(r, birth);
     log_set_prefix("%s %s:%u", protocol->name, r->client_address, r->client_port);
     event_assign(&r->timer, r->base, -1, 0, timer_cb, r);
     event_assign(&r->client_readable, r->base, r->client_fd, EV_READ, client_cb, r);

@@ -32,8 +32,8 @@ struct relay_protocol {
 
     void (*auth_result)(void *self, const struct link_auth_result *result);
     /* A server on the way to the target, the nearest (number 1, which begins anew) first; all of
-     * them come before routed(). fds: the two ends of a pair, non-blocking, owned from here. Secrets
-     * as in routed(). NULL for a protocol that goes through no other server. */
+     * them come before routed(). fds: the two ends of a pair, non-blocking, owned from here.
+     * Secrets as in routed(). NULL for a protocol that goes through no other server. */
     void (*hop)(void *self, const struct link_hop *hop, const int fds[2]);
     /* A question, in answer to relay_auth_keyboard() and relay_auth_answer(). May hold a secret:
      * wiped by the relay when the call returns. NULL: neither is ever called. */
@@ -139,7 +139,10 @@ void relay_narrow(struct relay *r);
 
 /* What the gate gives a relay at birth. */
 struct relay_birth {
-    int client_fd;            /* the accepted socket */
+    int client_fd;                 /* the accepted socket */
+    const uint8_t *client_address; /* 16 bytes as in sallyport/network.h, NULL: unknown; borrowed
+                                      for the call */
+    uint16_t client_port;
     int link_fd;              /* connected to the broker's relay.sock, nothing said yet; -1 when
                                  the broker is away: it will adopt */
     int listen_fd;            /* bound and listening in run_dir/relay/, for a later broker */

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include <sallyport/link.h>
+#include <sallyport/network.h>
 
 #include "proxy/gate/gate.h"
 #include "proxy/gate/parking.h"
@@ -353,24 +354,19 @@ static void silence_does_not_lock_out(void **unused)
     parking_destroy(p);
 }
 
-static struct source_key key_of(int family, const char *text)
+static struct source_key key_of(const char *text)
 {
-    struct sockaddr_storage ss = {.ss_family = (sa_family_t)family};
-    struct sockaddr_in *v4 = (void *)&ss;
-    struct sockaddr_in6 *v6 = (void *)&ss;
+    uint8_t address[16];
 
-    assert_int_equal(
-        inet_pton(family, text, family == AF_INET ? (void *)&v4->sin_addr : (void *)&v6->sin6_addr),
-        1);
-    return source_key_of((const struct sockaddr *)&ss);
+    assert_true(network_address(text, address));
+    return source_key_of(address);
 }
 
 static void sources_are_addresses_or_networks(void **unused)
 {
-    struct source_key a = key_of(AF_INET, "192.0.2.1"), b = key_of(AF_INET6, "::ffff:192.0.2.1"),
-                      c = key_of(AF_INET6, "2001:db8:0:1::1"),
-                      d = key_of(AF_INET6, "2001:db8:0:1:ffff::9"),
-                      e = key_of(AF_INET6, "2001:db8:0:2::1"), f = key_of(AF_INET, "192.0.2.2");
+    struct source_key a = key_of("192.0.2.1"), b = key_of("::ffff:192.0.2.1"),
+                      c = key_of("2001:db8:0:1::1"), d = key_of("2001:db8:0:1:ffff::9"),
+                      e = key_of("2001:db8:0:2::1"), f = key_of("192.0.2.2");
 
     (void)unused;
     assert_memory_equal(&a, &b, sizeof(a));

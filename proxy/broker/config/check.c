@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include <sallyport/network.h>
 #include <sallyport/text.h>
 
 #define LISTEN_HINT "write it like [::]:2222 or 192.0.2.1:2222"
@@ -174,6 +175,19 @@ int config_check_listen(const char *text, char *err, size_t err_len)
     socklen_t len;
 
     return config_parse_listen(text, &addr, &len, err, err_len);
+}
+
+int config_check_network(const char *text, char *err, size_t err_len)
+{
+    struct network network;
+
+    if (network_parse(text, &network) == 0)
+        return 0;
+    snprintf(err, err_len,
+             "\"%.60s\" is no network; write an address or ADDRESS/BITS, such as 10.0.0.0/8 or "
+             "2001:db8::/32",
+             text);
+    return ERR_INVALID;
 }
 
 /* ---- across options ---- */

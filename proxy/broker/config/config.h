@@ -62,13 +62,14 @@ struct config {
 
     /* [ssh] */
     bool ssh_enabled;
-    struct config_list ssh_listen;       /* each passes config_parse_listen() */
-    struct config_list ssh_host_key;     /* empty: the broker makes keys in data_dir */
-    char *ssh_banner;                    /* path of the file, "" for none */
-    char *ssh_banner_text;               /* its content, checked, at most CONFIG_BANNER_MAX bytes */
-    struct config_list ssh_user_ca;      /* paths */
-    struct config_list ssh_user_ca_text; /* the file of each, at most CONFIG_CA_MAX bytes */
-    char *ssh_pam;                       /* the PAM service, or "no" */
+    struct config_list ssh_listen;   /* each passes config_parse_listen() */
+    struct config_list ssh_host_key; /* empty: the broker makes keys in data_dir */
+    char *ssh_banner;                /* path of the file, "" for none */
+    char *ssh_banner_text;           /* its content, checked, at most CONFIG_BANNER_MAX bytes */
+    struct config_list ssh_trusted_proxies; /* each passes network_parse() */
+    struct config_list ssh_user_ca;         /* paths */
+    struct config_list ssh_user_ca_text;    /* the file of each, at most CONFIG_CA_MAX bytes */
+    char *ssh_pam;                          /* the PAM service, or "no" */
     uint32_t ssh_keepalive_interval_s;
     uint32_t ssh_keepalive_count;
     char *ssh_separators;
@@ -79,6 +80,7 @@ struct config {
     /* [rdp] */
     bool rdp_enabled;
     struct config_list rdp_listen;
+    struct config_list rdp_trusted_proxies;
     char *rdp_certificate; /* "": self-signed, made in data_dir with its key */
     char *rdp_key;         /* "": in the certificate's file */
     enum config_nla rdp_nla;

@@ -105,6 +105,11 @@ static const struct option rows[] = {
      1, 63, NULL, config_check_pam,
      "The PAM service (a file in /etc/pam.d) that checks the passwords and accounts of users whose "
      "auth_source is pam. no: there are no such users."},
+    {"ssh", "trusted_proxies", OPTION_TEXT, OPTION_RELOAD | OPTION_REPEAT | OPTION_UNSET,
+     MEMBER(ssh_trusted_proxies), "", "10.0.0.0/8", 1, 63, NULL, config_check_network,
+     "A network of load balancers: connections from there begin with a PROXY protocol header "
+     "(version 1 or 2), which says who the client is. From everywhere else a header is refused as "
+     "what it is, no SSH."},
     {"ssh", "keepalive_interval", OPTION_DURATION, OPTION_RELOAD, MEMBER(ssh_keepalive_interval_s),
      "15s", NULL, 0, SECONDS_HOUR, NULL, NULL,
      "Ask a silent client or target whether it is there after this long; 0 never does."},
@@ -136,6 +141,9 @@ static const struct option rows[] = {
     {"rdp", "listen", OPTION_TEXT, OPTION_ONCE | OPTION_REPEAT, MEMBER(rdp_listen), "[::]:3389",
      NULL, 1, 128, NULL, config_check_listen,
      "Address and port to listen on. [::] is every address, IPv6 and IPv4."},
+    {"rdp", "trusted_proxies", OPTION_TEXT, OPTION_RELOAD | OPTION_REPEAT | OPTION_UNSET,
+     MEMBER(rdp_trusted_proxies), "", "10.0.0.0/8", 1, 63, NULL, config_check_network,
+     "A network of load balancers, as in [ssh]."},
     {"rdp", "certificate", OPTION_PATH, OPTION_RELOAD | OPTION_UNSET, MEMBER(rdp_certificate), "",
      "/etc/sallyport/rdp.crt", 1, 3000, NULL, NULL,
      "The certificate of the RDP door, PEM, with its chain. When none is given, a self-signed one is "

@@ -120,6 +120,7 @@ int config_check_node(const char *text, char *err, size_t err_len);
 int config_check_account(const char *text, char *err, size_t err_len);
 int config_check_pam(const char *text, char *err, size_t err_len);
 int config_check_listen(const char *text, char *err, size_t err_len);
+int config_check_network(const char *text, char *err, size_t err_len);
 int config_check_separators(const char *text, char *err, size_t err_len);
 int config_check_public_address(const char *text, char *err, size_t err_len);
 
