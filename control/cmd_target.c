@@ -127,9 +127,10 @@ void control_do_target_show(struct request *r)
 static int change_host_key(const char *line, struct store_target *t, struct failure *f)
 {
     struct public_key key = {0};
+    enum key_use use = t->protocol == PROTOCOL_RDP ? KEY_OF_TLS_HOST : KEY_OF_HOST;
     char err[256];
 
-    if (line[0] && public_key_parse(line, KEY_OF_HOST, &key, err, sizeof(err)) < 0) {
+    if (line[0] && public_key_parse(line, use, &key, err, sizeof(err)) < 0) {
         failure_set(f, "invalid", "host_key: %s", err);
         return ERR_INVALID;
     }
@@ -213,6 +214,11 @@ static int change_login(const struct arg_values *values, bool from_document, str
         t->auth = private_key_is(text) ? TARGET_AUTH_KEY : TARGET_AUTH_PASSWORD;
     else if (text || !t->name[0])
         t->auth = TARGET_AUTH_PASSTHROUGH;
+    if (t->protocol == PROTOCOL_RDP &&
+        (t->auth == TARGET_AUTH_KEY || t->auth == TARGET_AUTH_AGENT)) {
+        failure_set(f, "invalid", "auth: an rdp target takes password, passthrough or none");
+        return ERR_INVALID;
+    }
     needs = t->auth == TARGET_AUTH_PASSWORD || t->auth == TARGET_AUTH_KEY;
     if (text && text[0] && !needs) {
         failure_set(f, "invalid", "secret: auth %s has no use for one", control_auth_name(t->auth));

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <openssl/evp.h>
+#include <openssl/x509.h>
 
 #include <sallyport/cursor.h>
 #include <sallyport/secret.h>
@@ -118,7 +119,21 @@ static bool check_sk(const struct key_type *type, struct cursor *c, char *err, s
     return is_ok;
 }
 
+#define TLS_KEY_TYPE "tls-spki" /* as proxy/rdp/tls.h has it */
+
+/* RFC 5280 §4.1: SubjectPublicKeyInfo */
+static bool check_spki(const struct public_key *key, char *err, size_t err_len)
+{
+    const unsigned char *at = key->blob;
+    EVP_PKEY *parsed = d2i_PUBKEY(NULL, &at, key->blob_len);
+    bool is_whole = parsed && at == key->blob + key->blob_len;
+
+    EVP_PKEY_free(parsed);
+    return is_whole || fail(err, err_len, "the key's inside is damaged");
+}
+
 static const struct key_type types[] = {
+    {TLS_KEY_TYPE, true, NULL, NULL, 0},
     {"ssh-ed25519", true, check_ed25519, NULL, 0},
     {"ecdsa-sha2-nistp256", true, check_ecdsa, "nistp256", 65},
     {"ecdsa-sha2-nistp384", true, check_ecdsa, "nistp384", 97},
@@ -187,6 +202,8 @@ static bool check_blob(const struct key_type *type, const struct public_key *key
 {
     struct cursor c = cursor_of(key->blob, key->blob_len);
 
+    if (!type->check)
+        return check_spki(key, err, err_len);
     if (!take_string_is(&c, type->name))
         return fail(err, err_len, "the key's type and its inside differ; paste the line again");
     if (!type->check(type, &c, err, err_len))
@@ -232,6 +249,13 @@ int public_key_parse(const char *line, enum key_use use, struct public_key *out,
     type = type_find(word, word_len);
     if (!type) {
         explain_type(word, word_len, err, err_len);
+        return ERR_INVALID;
+    }
+    if ((use == KEY_OF_TLS_HOST) != (type->check == NULL)) {
+        text_copy(err, err_len,
+                  type->check ? "an RDP target has a certificate: give \"tls-spki BASE64\", its "
+                                "public key, or --accept-new"
+                              : "tls-spki is the key of an RDP target's certificate");
         return ERR_INVALID;
     }
     if (use == KEY_OF_HOST && !type->is_for_hosts) {

@@ -1,6 +1,7 @@
 /*
  * Public keys as people paste them: one line of an OpenSSH public key file, read, checked and
- * written. Users' keys and targets' host keys go through the same function. Pure.
+ * written. Users' keys and targets' host keys go through the same function. An RDP target's is its
+ * certificate's public key: "tls-spki BASE64", the SubjectPublicKeyInfo in DER. Pure.
  */
 #ifndef CONTROL_KEYS_H
 #define CONTROL_KEYS_H
@@ -17,11 +18,11 @@
 #define KEY_RSA_MIN  2048
 #define KEY_RSA_MAX  16384
 
-enum key_use { KEY_OF_USER, KEY_OF_HOST };
+enum key_use { KEY_OF_USER, KEY_OF_HOST, KEY_OF_TLS_HOST };
 
 struct public_key {
     char type[64];
-    uint8_t blob[LINK_KEY_MAX]; /* RFC 4253 §6.6 format */
+    uint8_t blob[LINK_KEY_MAX]; /* RFC 4253 §6.6 format, or DER */
     uint16_t blob_len;
     char fingerprint[FINGERPRINT_MAX];
     char comment[128]; /* cut, in printable UTF-8 as it came */

@@ -118,7 +118,8 @@ build() {
     # Copies, so that system users can run them wherever the clone is, and so that a rebuild does
     # not change what runs.
     mkdir -p "$bin"
-    install -m 755 "$tree/sallyportd" "$tree/sallyport-ssh" "$tree/sallyctl" "$bin/"
+    install -m 755 "$tree/sallyportd" "$tree/sallyport-ssh" "$tree/sallyport-rdp" "$tree/sallyctl" \
+        "$bin/"
 }
 
 make_programs() {
@@ -126,7 +127,8 @@ make_programs() {
     mkdir -p "$tree"
     say "Building in $tree ..."
     if ! { cmake -S "$repo" -B "$tree" -G Ninja -DSALLYPORT_TESTS=OFF -DSALLYPORT_WERROR=OFF &&
-        cmake --build "$tree" --target sallyportd sallyport-ssh sallyctl; } >"$log" 2>&1; then
+        cmake --build "$tree" --target sallyportd sallyport-ssh sallyport-rdp sallyctl; } \
+        >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         fail "the build failed; all of it is in $log"
     fi
@@ -219,6 +221,8 @@ END
         echo "# Written anew by scripts/run.sh at each start: what depends on this machine now."
         echo "[ssh]"
         echo "listen = 127.0.0.1:$ssh_port"
+        echo "[rdp]"
+        echo "listen = 127.0.0.1:$rdp_port"
         if [ $is_root = no ] && ! has_user_namespaces; then
             echo "[proxy]"
             echo "sandbox = reduced"
@@ -412,6 +416,7 @@ print_commands() {
         say "  ssh -p $ssh_port $admin+demo@127.0.0.1        # a session on the demo target"
     fi
     say "  ssh -p $ssh_port $admin@127.0.0.1             # a menu of targets"
+    say "  xfreerdp /v:127.0.0.1:$rdp_port /u:$admin+TARGET   # an RDP target, when there is one"
     say "  $sallyctl session ls      # who is connected"
     say "  $sallyctl session end ID  # end a session"
     say "  $sallyctl --help"
@@ -437,6 +442,7 @@ build
 admin=$(admin_name)
 if is_up; then
     ssh_port=$(cat "$dir/ssh.port" 2>/dev/null || echo "$port_base")
+    rdp_port=$(cat "$dir/rdp.port" 2>/dev/null || echo 3389)
     say "A proxy with $dir is running already."
     print_commands foreign
     exit 0
@@ -447,6 +453,7 @@ is_base_given=no
 echo "$port_base" >"$dir/port_base"
 ssh_port=$(kept_port ssh "$port_base")
 demo_port=$(kept_port demo "$((ssh_port + 1))")
+rdp_port=$(kept_port rdp "$((port_base == 2222 ? 3389 : demo_port + 1))")
 write_config
 trap stop_all EXIT
 trap 'exit 0' INT

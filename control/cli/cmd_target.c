@@ -192,6 +192,10 @@ int cmd_target_add(struct cli *cli)
     }
     has_key = json_object_get(args, "host_key") || cli_has(cli, "accept-new");
     rc = simple_change(cli, "target add", args, "was added");
+    if (rc == CLI_DONE && is_rdp && !has_key)
+        cli_say("Its certificate is not known yet, so nobody gets in. Next: sallyctl target set %s "
+                "--accept-new (trust the first connection), or --host-key 'tls-spki BASE64'.",
+                name);
     if (rc == CLI_DONE && !is_rdp && !has_key)
         cli_say("Its host key is not known yet, so nobody gets in. Next: sallyctl target set %s "
                 "--host-key fetch (look at it), or --accept-new (trust the first connection).",
