@@ -266,7 +266,9 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
         route_refused(l, END_POLICY, text);
         return;
     }
-    if (l->policy.record && l->policy.on_failure != ON_FAILURE_CONTINUE &&
+    /* RDP is not recorded yet: a full disk is nothing to it */
+    if (l->protocol == PROTOCOL_SSH && l->policy.record &&
+        l->policy.on_failure != ON_FAILURE_CONTINUE &&
         recordings_check(b->recordings, text, sizeof(text)) < 0) {
         link_note(l, "route-refused", text);
         route_refused(l, END_RECORDING_FAILED, text);
