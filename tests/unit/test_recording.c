@@ -907,6 +907,76 @@ static void all_input_is_kept(void **state)
 
 /* ---- the lines ---- */
 
+/* What somebody else typed is kept whatever the policy says, and says whose it is. */
+static void what_others_type_has_their_name(void **state)
+{
+    static const char long_text[] = "0123456789";
+    struct recording_reader *r;
+    struct recording_event e;
+    struct tape t;
+    size_t named = 0, typed_len = 0;
+
+    (void)state;
+    tape_start(&t);
+    out(&t, "$ ");
+    assert_int_equal(recording_typed(t.w, "admin root", "ls\xff\r", 4, t.now), 0);
+    for (int i = 0; i < 3000; i++)
+        assert_int_equal(recording_typed(t.w, "admin eve", long_text, 10, ++t.now), 0);
+    typed(&t, "secret");
+    out(&t, "done");
+    tape_stop(&t);
+    r = tape_read(&t);
+    while (recording_reader_next(r, &e) == 1) {
+        if (e.kind != RECORDING_EVENT_INPUT) {
+            assert_string_equal(e.author, "");
+            continue;
+        }
+        if (named == 0) {
+            assert_string_equal(e.author, "admin root");
+            assert_int_equal(e.len, 4);
+            assert_memory_equal(e.data, "ls\xff\r", 4);
+        } else {
+            assert_string_equal(e.author, "admin eve");
+            typed_len += e.len;
+        }
+        named++;
+    }
+    assert_int_equal(typed_len, 30000);
+    recording_reader_close(r);
+    expect_end(&t, RECORDING_COMPLETE);
+    tape_free(&t);
+}
+
+/* A part that was flushed is all there is so far, but for half a character. */
+static void a_flushed_part_is_everything_so_far(void **state)
+{
+    struct recording_position at;
+    struct recording_reader *r;
+    struct tape t;
+    char err[128] = "";
+
+    (void)state;
+    tape_start(&t);
+    assert_int_equal(recording_flush(t.w, t.now, &at), 0);
+    assert_int_equal(at.file_len, 0);
+    out(&t, "shown \xe6\x97");
+    assert_int_equal(recording_flush(t.w, t.now, &at), 0);
+    assert_int_equal(at.sequence, 1);
+    assert_int_equal(at.held_len, 2);
+    assert_memory_equal(at.held, "\xe6\x97", 2);
+    out(&t, "\xa5 later");
+    tape_stop(&t);
+    assert_true(t.frames.file_len > at.file_len);
+    lseek(t.fd, 0, SEEK_SET);
+    r = recording_reader_open_part(dup(t.fd), at.file_len, err, sizeof(err));
+    assert_non_null(r);
+    assert_string_equal(events_text(r), "o:shown |");
+    recording_reader_close(r);
+    expect_events(&t, "o:shown |o:<e6><97><a5> later|");
+    expect_end(&t, RECORDING_COMPLETE);
+    tape_free(&t);
+}
+
 static void lines_are_parsed_strictly(void **state)
 {
     static const struct {
@@ -1078,6 +1148,8 @@ int main(void)
         cmocka_unit_test(a_line_waits_five_seconds),
         cmocka_unit_test(long_lines_are_dropped),
         cmocka_unit_test(all_input_is_kept),
+        cmocka_unit_test(what_others_type_has_their_name),
+        cmocka_unit_test(a_flushed_part_is_everything_so_far),
         cmocka_unit_test(lines_are_parsed_strictly),
         cmocka_unit_test(export_is_plain_asciicast),
         cmocka_unit_test(other_programs),
