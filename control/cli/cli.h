@@ -187,6 +187,7 @@ int cmd_target_add(struct cli *cli);
 int cmd_target_ls(struct cli *cli);
 int cmd_target_show(struct cli *cli);
 int cmd_target_test(struct cli *cli);
+int cmd_target_rdpfile(struct cli *cli);
 int cmd_target_set(struct cli *cli);
 int cmd_target_rm(struct cli *cli);
 int cmd_grant_add(struct cli *cli);

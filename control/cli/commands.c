@@ -210,6 +210,13 @@ static const struct cli_option target_test_options[] = {
     END,
 };
 
+static const struct cli_option target_rdpfile_options[] = {
+    {"user", 'u', VALUE_TEXT, "USER", "@users", "Whose file it is. Needed."},
+    {"address", 0, VALUE_TEXT, "HOST[:PORT]", NULL,
+     "Where users reach this proxy. Default: this machine's name and the first RDP listener."},
+    END,
+};
+
 static const struct cli_option target_ls_options[] = {
     {"type", 0, VALUE_CHOICE, "TYPE", "ssh|rdp", "Targets of this protocol."},
     END,
@@ -317,6 +324,8 @@ const struct cli_command cli_commands[] = {
      cmd_target_add, "Add a target."},
     {"target ls", NULL, "", "", 0, 0, CLI_LIST, target_ls_options, cmd_target_ls, "List targets."},
     {"target show", NULL, "NAME", "@targets", 1, 1, 0, NULL, cmd_target_show, "Show a target."},
+    {"target rdpfile", NULL, "NAME", "@targets", 1, 1, 0, target_rdpfile_options,
+     cmd_target_rdpfile, "Print an .rdp file that connects a user to an RDP target."},
     {"target test", NULL, "NAME", "@targets", 1, 1, 0, target_test_options, cmd_target_test,
      "Connect and log in at a target, and show how each step went."},
     {"target set", NULL, "NAME [KEY=VALUE...]", "@targets @policy", 1, MANY, CLI_POLICY,

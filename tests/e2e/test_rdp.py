@@ -586,3 +586,45 @@ def test_required_nla_is_refused_at_the_start(make_proxy):
     p = make_proxy({"rdp": {"enabled": "yes", "nla": "required"}}, start=False)
     done = harness.run(*p.argv("-t"), env=p.env())
     assert done.returncode == 1 and "[rdp] nla: is required, which this version cannot do" in done.stderr
+
+
+def test_an_rdp_file(proxy, xrdp, clients, place, screen):
+    text = proxy.do("target", "rdpfile", "win01", "--user", "alice", "--address",
+                    "127.0.0.1:%d" % proxy.rdp_port)
+    assert "loadbalanceinfo:s:target=win01\n" in text and "username:s:alice\n" in text
+    path = os.path.join(place, "win01.rdp")
+    with open(path, "w") as f:
+        f.write(text)
+    clients.append(peers.Client([peers.XFREERDP, path, "/p:" + PASSWORD, "/cert:ignore", "/size:800x600"],
+                                place, screen))
+    row = proxy.wait_sessions(1, "active")[0]
+    assert (row["user"], row["resourceName"]) == ("alice", "win01")
+    assert "127.0.0.1" not in proxy.do("target", "rdpfile", "win01", "--user", "alice")
+    assert proxy.ctl("target", "rdpfile", "win01").returncode == 2
+
+
+def test_a_pinned_certificate(make_rdp, xrdp, clients, place, screen):
+    """Pinned by hand: what `target show` prints is what `target add` takes."""
+    der = subprocess.run("openssl x509 -in %s -noout -pubkey | openssl pkey -pubin -outform der | base64 -w0"
+                         % xrdp.certificate, shell=True, capture_output=True, check=True, text=True).stdout
+    p = make_rdp()
+    p.do("target", "add", "win01", "--type", "rdp", "--address", xrdp.address, "--account", "bob",
+         "--auth", "passthrough", "--host-key", "tls-spki " + der)
+    assert p.json("target", "show", "win01")["hostKey"] == "tls-spki " + der
+    p.grant("alice", "win01")
+    connect(clients, place, screen, p)
+    p.wait_sessions(1, "active")
+    for line in ("tls-spki AAAA", "ssh-ed25519 " + der, "tls-spki " + der[:-8]):
+        done = p.ctl("target", "set", "win01", "--host-key", line)
+        assert done.returncode != 0, line
+    done = p.ctl("target", "set", "win01", "--auth", "agent")
+    assert "an rdp target takes password, passthrough or none" in done.stderr
+
+
+def test_an_unpinned_target(make_rdp, xrdp, clients, place, screen):
+    p = make_rdp()
+    p.do("target", "add", "win01", "--type", "rdp", "--address", xrdp.address, "--account", "bob",
+         "--auth", "passthrough")
+    p.grant("alice", "win01")
+    refused(clients, place, screen, p, "CB_DESTINATION_NOT_FOUND")
+    assert "no certificate is pinned" in ended(p)["endText"]
