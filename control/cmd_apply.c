@@ -147,6 +147,7 @@ static bool check_reference(struct apply *a, enum section section, const char *n
 static bool check_user(struct apply *a, const struct arg_values *v, char *why, size_t why_len)
 {
     const char *role = args_text(v, "role"), *hash = args_text(v, "password_hash");
+    const char *principals = args_text(v, "cert_principals");
     const struct arg_value *uid = args_get(v, "local_uid");
     struct store_user other;
     struct public_key key;
@@ -158,6 +159,10 @@ static bool check_user(struct apply *a, const struct arg_values *v, char *why, s
         return false;
     if (hash && control_hash_check(hash, &f) < 0)
         return text_copy(why, why_len, f.text) && false;
+    if (principals && !store_is_principals(principals)) {
+        snprintf(why, why_len, "cert_principals: words without blanks, with commas between them");
+        return false;
+    }
     if (uid->is_set && !uid->is_null &&
         store_user_by_uid(a->store, (int64_t)uid->number, &other) == 0 &&
         strcmp(other.name, args_text(v, "name")) != 0) {
@@ -384,6 +389,18 @@ static bool check_document(struct apply *a, json_t *document)
 
 /* ---- roles ---- */
 
+static bool apply_role_factor(struct apply *a, const struct arg_values *v,
+                              const struct store_role *role, const char *name)
+{
+    const char *factor = args_text(v, "second_factor");
+
+    if (!factor || !strcmp(factor, role->second_factor[0] ? role->second_factor : "no"))
+        return true;
+    say(a, "second_factor %s", factor);
+    return a->is_dry ||
+           done(a, store_role_set_second_factor(a->store, name, factor), SECTION_ROLES, name);
+}
+
 static bool apply_role(struct apply *a, const struct arg_values *v)
 {
     const char *name = args_text(v, "name");
@@ -394,12 +411,17 @@ static bool apply_role(struct apply *a, const struct arg_values *v)
 
     if (policy->is_set && control_policy_text(NULL, policy->json, text, &a->failure) < 0)
         return false;
-    if (!is_new && (!policy->is_set || !strcmp(role.policy, text)))
-        return true;
-    say(a, "policy %s", text[0] ? text : "none");
-    if (!a->is_dry && ((is_new && !done(a, store_role_add(a->store, name), SECTION_ROLES, name)) ||
-                       !done(a, store_role_set_policy(a->store, name, text), SECTION_ROLES, name)))
+    if (is_new || (policy->is_set && strcmp(role.policy, text) != 0)) {
+        say(a, "policy %s", text[0] ? text : "none");
+        if (!a->is_dry &&
+            ((is_new && !done(a, store_role_add(a->store, name), SECTION_ROLES, name)) ||
+             !done(a, store_role_set_policy(a->store, name, text), SECTION_ROLES, name)))
+            return false;
+    }
+    if (!apply_role_factor(a, v, &role, name))
         return false;
+    if (!a->text.len)
+        return true;
     tell(a, is_new ? '+' : '~', SECTION_ROLES, name);
     return true;
 }
@@ -525,6 +547,31 @@ static bool apply_hash(struct apply *a, const struct store_user *u, const char *
            done(a, store_user_set_hash(a->store, u->name, hash), SECTION_USERS, u->name);
 }
 
+/* One text of how a user logs in; NULL: is not said. */
+static bool apply_text(struct apply *a, const char *name, const char *what, const char *was,
+                       const char *is, int (*set)(struct store *, const char *, const char *))
+{
+    if (!is || !strcmp(was, is))
+        return true;
+    say(a, "%s %s", what, is[0] ? is : "none");
+    return a->is_dry || done(a, set(a->store, name, is), SECTION_USERS, name);
+}
+
+static int set_factor(struct store *s, const char *name, const char *factor)
+{
+    return store_user_set_second_factor(s, name, strcmp(factor, "role") ? factor : "");
+}
+
+static bool apply_login(struct apply *a, const struct store_user *u, const struct arg_values *v)
+{
+    return apply_text(a, u->name, "second_factor", u->second_factor[0] ? u->second_factor : "role",
+                      args_text(v, "second_factor"), set_factor) &&
+           apply_text(a, u->name, "auth_source", u->auth_source, args_text(v, "auth_source"),
+                      store_user_set_auth_source) &&
+           apply_text(a, u->name, "cert_principals", u->cert_principals,
+                      args_text(v, "cert_principals"), store_user_set_principals);
+}
+
 static bool apply_user(struct apply *a, const struct arg_values *v)
 {
     const char *name = args_text(v, "name"), *role = args_text(v, "role");
@@ -535,6 +582,7 @@ static bool apply_user(struct apply *a, const struct arg_values *v)
         user = (struct store_user){.local_uid = -1};
         text_copy(user.name, sizeof(user.name), name);
         text_copy(user.role, sizeof(user.role), role ? role : "user");
+        text_copy(user.auth_source, sizeof(user.auth_source), "local");
         say(a, "role %s", user.role);
         if (!a->is_dry && !done(a, store_user_add(a->store, name, user.role), SECTION_USERS, name))
             return false;
@@ -542,7 +590,8 @@ static bool apply_user(struct apply *a, const struct arg_values *v)
     /* The lock first: a user who is to be locked is never open in between. */
     if (!apply_lock(a, &user, args_get(v, "locked")) || !apply_role_of_user(a, &user, role) ||
         !apply_uid(a, &user, args_get(v, "local_uid")) ||
-        !apply_hash(a, &user, args_text(v, "password_hash")) || !apply_keys(a, v, name))
+        !apply_hash(a, &user, args_text(v, "password_hash")) || !apply_login(a, &user, v) ||
+        !apply_keys(a, v, name))
         return false;
     if (is_new || a->text.len)
         tell(a, is_new ? '+' : '~', SECTION_USERS, name);

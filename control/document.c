@@ -13,6 +13,7 @@ const char *const section_names[SECTION_COUNT] = {"roles", "users", "targets", "
 static const struct argument role_rows[] = {
     {"name", ARG_NAME, true, false, 0, 0, NULL, "the role's name"},
     {"policy", ARG_POLICY, false, false, 0, 0, NULL, NULL},
+    {"second_factor", ARG_CHOICE, false, false, 0, 0, "no|totp", NULL},
     END,
 };
 
@@ -23,6 +24,9 @@ static const struct argument user_rows[] = {
     {"local_uid", ARG_NUMBER, false, true, 0, UINT32_MAX - 1, NULL, NULL},
     {"password_hash", ARG_TEXT, false, false, 1, STORE_HASH_MAX - 1, NULL, NULL},
     {"has_password", ARG_BOOL, false, false, 0, 0, NULL, NULL},
+    {"second_factor", ARG_CHOICE, false, false, 0, 0, "role|no|totp", NULL},
+    {"auth_source", ARG_CHOICE, false, false, 0, 0, "local|pam", NULL},
+    {"cert_principals", ARG_TEXT, false, false, 0, STORE_PRINCIPALS_MAX - 1, NULL, NULL},
     {"keys", ARG_TEXTS, false, false, 1, KEY_LINE_MAX, NULL, NULL},
     END,
 };

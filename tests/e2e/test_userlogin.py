@@ -1034,3 +1034,55 @@ def test_pam_is_off(make_proxy, target):
     assert "[ssh] pam is no" in p.log()
     p.do("user", "set", "alice", "--auth-source", "local")
     assert PasswordClient(p, PASSWORD).ssh("true").returncode == 0
+
+
+# ---- the daemon is started again in the middle of a login
+
+def test_restart_between_question_and_answer(bastion, keys):
+    """The next daemon knows nothing of the first factor: it asks for everything again."""
+    app, _ = enrol(bastion)
+    with Talk(bastion.port) as c:
+        c.begin()
+        c.sign("alice+web01", peers.load_key(keys.make("alice")), wait=False)
+        assert c.reply() == USERAUTH_FAILURE and c.is_partial
+        assert c.ask() == INFO_REQUEST and c.prompts[0][0] == "Verification code: "
+        bastion.stop()
+        bastion.start()
+        assert c.answers(app.code()) == USERAUTH_FAILURE and not c.is_partial
+        assert sorted(c.methods) == ["keyboard-interactive", "password", "publickey"]
+        assert c.ask() == INFO_REQUEST and c.prompts[0][0] == "Password: "
+        assert c.answers(PASSWORD) == INFO_REQUEST
+        assert c.prompts[0][0] == "Verification code: "
+        assert c.answers(app.code()) == USERAUTH_SUCCESS
+    with Talk(bastion.port) as c:  # asked while nobody is there
+        c.begin()
+        bastion.stop()
+        c.say(USERAUTH_REQUEST, "alice+web01", "ssh-connection", "keyboard-interactive", "", "")
+        bastion.start()
+        assert c.reply() == INFO_REQUEST and c.prompts[0][0] == "Password: "
+
+
+def test_dump_and_apply(bastion, keys):
+    bastion.do("role", "set", "user", "--second-factor", "totp")
+    bastion.do("user", "set", "alice", "--second-factor", "no", "--auth-source", "pam",
+               "--cert-principals", "a,b")
+    text = bastion.do("dump")
+    document = json.loads(text)
+    user, = document["users"]
+    assert (user["second_factor"], user["auth_source"], user["cert_principals"]) == \
+        ("no", "pam", "a,b")
+    role, = [r for r in document["roles"] if r["name"] == "user"]
+    assert role["second_factor"] == "totp"
+    for key, value in (("second_factor", "role"), ("auth_source", "local"), ("cert_principals", "")):
+        user[key] = value
+    role["second_factor"] = "no"
+    rows = json.loads(bastion.do("-o", "json", "apply", "-f", "-", input=json.dumps(document)))
+    assert {r["section"] for r in rows} == {"users", "roles"}
+    again = json.loads(bastion.do("-o", "json", "apply", "-f", "-", input=json.dumps(document)))
+    assert again == []
+    shown = bastion.json("user", "show", "alice")
+    assert (shown["secondFactor"], shown["authSource"], shown["certPrincipals"]) == \
+        (None, "local", None)
+    user["cert_principals"] = "a b"
+    r = bastion.ctl("apply", "-f", "-", input=json.dumps(document))
+    assert r.returncode != 0 and "cert_principals" in r.stderr

@@ -55,11 +55,14 @@ int store_user_set_auth_source(struct store *s, const char *name, const char *so
     return set_text(s, SQL_USER_SET_SOURCE, "user", name, source);
 }
 
-/* "a,b": words of printable characters, none empty. */
-static bool is_principal_list(const char *list)
+bool store_is_principals(const char *list)
 {
     size_t word = 0;
 
+    if (!list[0])
+        return true;
+    if (strlen(list) >= STORE_PRINCIPALS_MAX)
+        return false;
     for (const char *at = list; *at; at++) {
         unsigned char byte = (unsigned char)*at;
 
@@ -72,7 +75,7 @@ static bool is_principal_list(const char *list)
 
 int store_user_set_principals(struct store *s, const char *name, const char *list)
 {
-    if (list[0] && (strlen(list) >= STORE_PRINCIPALS_MAX || !is_principal_list(list)))
+    if (!store_is_principals(list))
         return store_fail(s, ERR_INVALID,
                           "principals are words with commas between them and without blanks, "
                           "at most %d bytes",

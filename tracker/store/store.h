@@ -106,7 +106,8 @@ void store_user_logged_in(struct store *s, const char *name, int64_t wall_us); /
 /* "no", "totp", or "" for as the role says. */
 MUST_CHECK int store_user_set_second_factor(struct store *s, const char *name, const char *factor);
 MUST_CHECK int store_user_set_auth_source(struct store *s, const char *name, const char *source);
-/* Comma separated, "" for the user's name; checked: words without blanks. */
+/* Words without blanks and control characters, with commas between them; "" for the user's name. */
+bool store_is_principals(const char *list);
 MUST_CHECK int store_user_set_principals(struct store *s, const char *name, const char *list);
 
 /* ---- second factors: the key is encrypted, recovery codes are hashes (tracker/factor.h) ---- */
