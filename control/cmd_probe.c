@@ -69,8 +69,8 @@ static void tested(const struct control_probe_report *report, void *arg)
         data = json_pack("{s:s, s:b, s:o}", "name", args_text(&r->parsed.args, "name"), "ok",
                          (int)report->is_ok, "steps", steps_json(report));
         add_key(data, report);
-        control_event(r, "target-test", "", 0, "target %s: %s",
-                      args_text(&r->parsed.args, "name"), report->is_ok ? "ok" : "failed");
+        control_event(r, "target-test", "", 0, "target %s: %s", args_text(&r->parsed.args, "name"),
+                      report->is_ok ? "ok" : "failed");
         control_reply_data(r, data);
     }
     control_request_resume(r);
@@ -134,9 +134,8 @@ void control_do_target_test(struct request *r)
     if (!account || !account[0])
         account = t.account;
     if (!account[0]) {
-        control_reply_error(r, "usage",
-                            "users log in at %s under their own names: give an account to try",
-                            t.name);
+        control_reply_error(
+            r, "usage", "users log in at %s under their own names: give an account to try", t.name);
         return;
     }
     begin(r, &t, account, false);

@@ -622,8 +622,7 @@ static int start(struct broker *b, char *err, size_t err_len)
     if (!b->gates)
         return ERR_SYSTEM;
     if ((r = user_cas_load(&b->user_cas, c, err, err_len)) < 0 ||
-        (r = start_pam(b, err, err_len)) < 0 ||
-        (r = identity_take(&b->identity, err, err_len)) < 0)
+        (r = start_pam(b, err, err_len)) < 0 || (r = identity_take(&b->identity, err, err_len)) < 0)
         return r;
     umask(0077);
     if (chdir(c->run_dir) < 0) {

@@ -94,7 +94,7 @@ struct relay_link {
     uint32_t channel_count[CHANNEL_KIND_COUNT]; /* open ones */
     uint32_t terminals[LINK_TERMINALS_MAX];     /* their channels, the newest last */
     uint8_t terminal_count;
-    int page_fd;                                /* between open and ROUTE_RESULT */
+    int page_fd; /* between open and ROUTE_RESULT */
     uint8_t protocol;
     /* jumps */
     bool is_outer;       /* has carried some */

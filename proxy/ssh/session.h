@@ -268,7 +268,7 @@ void agent_stop(struct session *s);
 
 /* ---- ask.c: the user answers what a server asks ---- */
 int ask_questions(struct session *s, struct hop *h); /* see struct hop_ops */
-void ask_for_channel(struct session *s); /* a login needs one before the target is up */
+void ask_for_channel(struct session *s);             /* a login needs one before the target is up */
 void ask_step(struct session *s);
 /* A request came on a channel without a target: true when it is the one for questions. */
 bool ask_request(struct channel *c, bool starts);
