@@ -11,7 +11,6 @@ import socket
 import subprocess
 import time
 
-import paramiko
 import pytest
 
 import harness
@@ -183,56 +182,9 @@ def test_scp_both_ways(client, proxy, tmp_path):
     assert rows[1]["bytesOut"] > 3 * MB > rows[1]["bytesIn"]
 
 
-def test_sftp_batch(client, tmp_path):
-    (tmp_path / "a").write_bytes(os.urandom(MB))
-    r = client.sftp("put %s/a %s/b\nrename %s/b %s/c\nls -l %s\nget %s/c %s/d\nrm %s/c\n" %
-                    ((tmp_path,) * 8))
-    assert r.returncode == 0, r.stderr
-    assert (tmp_path / "d").read_bytes() == (tmp_path / "a").read_bytes()
-    assert not (tmp_path / "c").exists()
-    r = client.sftp("get %s/none %s/x\n" % (tmp_path, tmp_path))
-    assert r.returncode == 1 and "not found" in r.stderr
-
-
 def test_unknown_subsystem(client):
     r = client.ssh("nothing", flags=("-s",))
     assert r.returncode != 0 and "subsystem request failed" in r.stderr
-
-
-def test_rsync_both_ways(client, tmp_path):
-    there, back = tmp_path / "there", tmp_path / "back"
-    (tmp_path / "src" / "deep").mkdir(parents=True)
-    for n in range(20):
-        (tmp_path / "src" / "deep" / ("f%d" % n)).write_bytes(os.urandom(n * 10000))
-    shell = " ".join(["ssh"] + client.common() + ["-p", str(client.proxy.port)])
-    r = harness.run("rsync", "-a", "-e", shell, "%s/src/" % tmp_path, client.remote(str(there)))
-    assert r.returncode == 0, r.stderr
-    r = harness.run("rsync", "-a", "-e", shell, client.remote(str(there) + "/"), back)
-    assert r.returncode == 0, r.stderr
-    assert harness.run("diff", "-r", tmp_path / "src", back).returncode == 0
-
-
-def test_git_clone_and_push(client, tmp_path):
-    env = dict(os.environ, GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1",
-               GIT_AUTHOR_NAME="a", GIT_AUTHOR_EMAIL="a@b", GIT_COMMITTER_NAME="a",
-               GIT_COMMITTER_EMAIL="a@b", HOME=str(tmp_path),
-               GIT_SSH_COMMAND=" ".join(["ssh"] + client.common()))
-
-    def git(*args):
-        r = harness.run("git", *args, env=env)
-        assert r.returncode == 0, r.stderr
-        return r.stdout
-
-    bare, copy, again = tmp_path / "bare.git", tmp_path / "copy", tmp_path / "again"
-    git("init", "-q", "--bare", bare)
-    url = "ssh://%s@127.0.0.1:%d%s" % (client.login, client.proxy.port, bare)
-    git("clone", "-q", url, copy)
-    (copy / "f").write_bytes(os.urandom(300000))
-    git("-C", copy, "add", "f")
-    git("-C", copy, "commit", "-q", "-m", "f")
-    git("-C", copy, "push", "-q", "origin", "HEAD:refs/heads/main")
-    git("clone", "-q", "-b", "main", url, again)
-    assert (again / "f").read_bytes() == (copy / "f").read_bytes()
 
 
 # ---- ends of streams
@@ -360,7 +312,8 @@ def test_rekey(proxy, client, keys, scratch, noise, side, tmp_path):
         assert kex >= 6, kex
         assert sha256(back) == sha256(source)
         row = proxy.wait_history(1)[0]
-        assert (row["bytesIn"], row["bytesOut"]) == (100 * MB, 100 * MB)
+        said = [x for x in r.stderr.splitlines() if not x.startswith(("debug1", "OpenSSH_"))]
+        assert (row["bytesIn"], row["bytesOut"]) == (100 * MB, 100 * MB), said
         assert row["endReason"] == "user-exit"
     finally:
         if sshd:
@@ -499,60 +452,6 @@ def test_second_command_on_a_channel(raw):
     raw.open_session()
     assert raw.execute("cat") == CHANNEL_SUCCESS
     assert raw.execute("id") == CHANNEL_FAILURE
-
-
-# ---- other clients
-
-def test_dropbear(proxy, keys, tmp_path):
-    key = tmp_path / "key"
-    r = harness.run("dropbearconvert", "openssh", "dropbear", keys.make("alice"), key)
-    assert r.returncode == 0, r.stderr
-    argv = ["dbclient", "-y", "-y", "-p", proxy.port, "-i", key]
-    env = dict(os.environ, HOME=str(tmp_path))
-    r = harness.run(*argv, "alice+web01@127.0.0.1", "cat; echo err >&2; exit 5", input="in\n",
-                    env=env)
-    assert (r.returncode, r.stdout) == (5, "in\n") and "err\n" in r.stderr
-    assert proxy.wait_history(1)[0]["device"].startswith("dropbear_")
-    r = harness.run(*argv, "bob+web01@127.0.0.1", "echo in", env=env)
-    assert r.stdout == "" and len(proxy.history()) == 1  # (its exit status is 0 even then)
-
-
-def test_plink(proxy, keys, tmp_path):
-    key = tmp_path / "key.ppk"
-    r = harness.run("puttygen", keys.make("alice"), "-O", "private", "-o", key)
-    assert r.returncode == 0, r.stderr
-    r = harness.run("ssh-keyscan", "-p", proxy.port, "-t", "ed25519", "127.0.0.1")
-    (tmp_path / "scan").write_text(r.stdout)
-    r = harness.run("ssh-keygen", "-l", "-f", tmp_path / "scan")
-    argv = ["plink", "-ssh", "-batch", "-P", proxy.port, "-hostkey", r.stdout.split()[1], "-i", key]
-    env = dict(os.environ, HOME=str(tmp_path))
-    r = harness.run(*argv, "-l", "alice+web01", "127.0.0.1", "cat; echo err >&2; exit 5",
-                    input="in\n", env=env)
-    assert (r.returncode, r.stdout) == (5, "in\n") and "err\n" in r.stderr, r.stderr
-    assert "PuTTY" in proxy.wait_history(1)[0]["device"]
-    r = harness.run(*argv, "-l", "bob+web01", "127.0.0.1", "true", env=env)
-    assert r.returncode != 0 and len(proxy.history()) == 1
-
-
-def test_paramiko(proxy, keys, tmp_path):
-    c = paramiko.SSHClient()
-    c.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-    c.connect("127.0.0.1", proxy.port, "alice+web01", key_filename=keys.make("alice"),
-              look_for_keys=False, allow_agent=False)
-    stdin, stdout, stderr = c.exec_command("cat; echo err >&2; exit 5")
-    stdin.write("in\n")
-    stdin.channel.shutdown_write()
-    assert (stdout.read(), stderr.read()) == (b"in\n", b"err\n")
-    assert stdout.channel.recv_exit_status() == 5
-    sftp = c.open_sftp()
-    with sftp.open(str(tmp_path / "f"), "w") as f:
-        f.write(b"over sftp")
-    assert (tmp_path / "f").read_bytes() == b"over sftp"
-    c.close()
-    assert proxy.wait_history(1)[0]["device"].startswith("paramiko_")
-    with pytest.raises(paramiko.AuthenticationException):
-        c.connect("127.0.0.1", proxy.port, "bob+web01", key_filename=keys.make("alice"),
-                  look_for_keys=False, allow_agent=False)
 
 
 # ---- logging in at the target
