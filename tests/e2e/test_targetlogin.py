@@ -325,6 +325,49 @@ def test_agent_through_the_menu(alice, keys, make_sshd, scratch):
         t.expect(pexpect.EOF)
 
 
+def test_back_to_the_menu_without_an_agent(alice, keys, make_sshd):
+    """The sentence stands in the menu, and another target may be chosen."""
+    sshd = make_sshd("agent")
+    add_agent_target(alice, sshd, "ag01")
+    alice.add_target(sshd, "web02").grant("alice", "web02")
+    t = client_of(alice, keys, target="").terminal()
+    t.expect("web02")
+    t.send("ag01\r")
+    t.expect("connect with ssh -A")
+    t.send("\x15web02\r")
+    t.sendline("echo $((6*7)); exit")
+    t.expect("42")
+    t.expect(pexpect.EOF)
+    assert [s["endReason"] for s in alice.wait_history(2)] == ["target-unreachable", "user-exit"]
+
+
+@pytest.mark.parametrize("change,says", [
+    (("--auth", "agent"), "connect again"), (("--via", "gw1"), "connect again"), ((), None)])
+def test_relays_of_the_previous_release(alice, keys, target, change, says):
+    """A connection that outlives an upgrade is told to come again for what its relay cannot do."""
+    alice.add_target(target).add_target(target, "gw1").grant()
+    alice.stop()
+    alice.release = "v1"
+    alice.start()
+    t = client_of(alice, keys, target="").terminal()
+    t.expect("web01")
+    relays = alice.relays()
+    alice.stop()
+    alice.release = ""
+    alice.start()
+    assert alice.relays() == relays
+    if change:
+        alice.do("target", "set", "web01", *change)
+    t.send("\r")
+    if says:
+        t.expect(says)
+        t.send("\x03")
+    else:
+        t.sendline("echo $((6*7)); exit")
+        t.expect("42")
+    t.expect(pexpect.EOF)
+
+
 # ---- questions
 
 class Questions(FakeTarget):
@@ -722,6 +765,18 @@ def test_target_test_says_what_fails(alice, target, keys):
     rows, said = steps(alice, "web01")
     assert "the first session pins it" in said[4]["text"]
     assert alice.json("target", "show", "web01")["hostKey"] is None
+
+
+def test_target_test_of_a_name(alice, target):
+    """Every address of a name is tried, and one that answers is enough."""
+    alice.add_target(target)
+    alice.do("target", "set", "web01", "--address", "localhost:%d" % target.port)
+    rows, said = steps(alice, "web01")
+    addresses = said[0]["text"].split(", ")
+    tried = [s for s in said if s["step"] == "connect"]
+    assert 1 <= len(tried) <= len(addresses) and tried[-1]["result"] == "ok"
+    assert all(s["text"].split(": ")[0] == a for s, a in zip(tried, addresses))
+    assert rows[-1] == ("web01", "command", "ok")
 
 
 def test_target_test_without_what_only_users_have(alice, target):
