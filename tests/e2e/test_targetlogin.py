@@ -5,6 +5,7 @@ admin's tools for it (target test, host keys that are shown before they are trus
 import contextlib
 import hashlib
 import os
+import pwd
 import secrets
 import socket
 import struct
@@ -804,6 +805,17 @@ def test_target_test_through_others(alice, keys, chain):
     assert rows[-1] == ("gw1", "channel", "failed"), said
 
 
+def sandboxed(p):
+    """Processes of a proxy that try targets, under their filter: pid to /proc/PID/status."""
+    found = {}
+    for pid in harness.children(p.process.pid):
+        with contextlib.suppress(OSError), open("/proc/%d/status" % pid) as f:
+            status = dict(line.split(":\t", 1) for line in f.read().splitlines())
+            if status["Name"] == "sallyport-probe" and status["Seccomp"] == "2":
+                found[pid] = status
+    return found
+
+
 def test_target_test_many_at_once_and_their_end(alice, make_proxy, keys):
     """What hangs is bounded, holds up nobody, and does not outlive the proxy."""
     silent = Listener()  # accepts, and says nothing
@@ -816,9 +828,12 @@ def test_target_test_many_at_once_and_their_end(alice, make_proxy, keys):
     wait_until(lambda: sum(w.poll() is not None for w in waiting) == 2, "two are too many")
     assert b"too many" in [w for w in waiting if w.poll() is not None][0].stderr.read()
     assert alice.ctl("status").returncode == 0
-    probes = [p for p in harness.children(alice.process.pid)
-              if open("/proc/%d/comm" % p).read().startswith("sallyport-probe")]
-    assert len(probes) == 8
+    probes = wait_until(lambda: len(sandboxed(alice)) == 8 and sandboxed(alice), "eight probes")
+    for status in probes.values():
+        assert status["NoNewPrivs"] == "1", status
+        assert int(status["CapEff"], 16) == 0 and int(status["CapPrm"], 16) == 0, status
+        if harness.IS_ROOT:
+            assert status["Uid"].split()[0] == str(pwd.getpwnam("sallyport-relay").pw_uid)
     alice.stop()
     wait_until(lambda: not any(harness.alive(p) for p in probes), "the probes are gone")
     for w in waiting:
