@@ -133,6 +133,7 @@ static void drop_subscriptions(struct control_client *client)
 {
     struct subscription *s;
 
+    control_watches_check(client, ACCESS_ANY);
     while ((s = TAILQ_FIRST(&client->subscriptions))) {
         TAILQ_REMOVE(&client->subscriptions, s, link);
         if (s->kind == SUBSCRIPTION_EVENTS)
@@ -182,6 +183,7 @@ void control_client_close(struct control_client *client, const char *code, const
 void control_client_refresh(struct control_client *client)
 {
     control_caller_of(client->control, &client->peer, &client->caller);
+    control_watches_check(client, client->caller.access);
     if (client->caller.access == ACCESS_ANY)
         control_client_close(client, "not_permitted", client->caller.why);
 }

@@ -85,6 +85,22 @@ void control_passing_send(struct request *r, int sock)
 
 /* ---- session watch, session join ---- */
 
+void control_watches_check(struct control_client *client, enum control_access access)
+{
+    struct control *c = client->control;
+    size_t kept = 0;
+
+    for (size_t i = 0; i < client->watch_count; i++) {
+        const struct client_watch *w = &client->watches[i];
+
+        if (access >= w->needs)
+            client->watches[kept++] = *w;
+        else
+            c->host.unwatch(c->host.arg, w->session_id, w->watch);
+    }
+    client->watch_count = kept;
+}
+
 static void watch(struct request *r, bool may_type)
 {
     const struct arg_values *args = &r->parsed.args;
@@ -100,6 +116,10 @@ static void watch(struct request *r, bool may_type)
                             "can take one says \"descriptor\": true, as sallyctl does");
         return;
     }
+    if (r->client->watch_count == CONTROL_WATCHES_MAX) {
+        control_reply_error(r, "full", "8 watches on one connection are all there may be");
+        return;
+    }
     if (!c->host.watch) {
         control_reply_error(r, "failed", "this daemon cannot show sessions");
         return;
@@ -110,6 +130,8 @@ static void watch(struct request *r, bool may_type)
         control_reply_error(r, result == ERR_NOT_FOUND ? "not_found" : "failed", "%s", err);
         return;
     }
+    r->client->watches[r->client->watch_count++] =
+        (struct client_watch){id, number, may_type ? ACCESS_ADMIN : ACCESS_AUDIT};
     reply_fds(r,
               json_pack("{s:o, s:o, s:I, s:b, s:b}", "watch", control_json_id(number), "session",
                         control_json_id(id), "channel", (json_int_t)channel, "recording",

@@ -98,6 +98,8 @@ struct control_host {
      * sentence in err. */
     int (*watch)(void *arg, uint64_t session_id, uint32_t *channel, bool may_type, const char *who,
                  int fds[2], uint64_t *watch, char *err, size_t err_len);
+    /* Whoever asked for it is gone, or may not any more. */
+    void (*unwatch)(void *arg, uint64_t session_id, uint64_t watch);
     /* A code of the user's second factor, or a recovery code; used up when it is right. 0,
      * ERR_DENIED, ERR_FULL after too many wrong ones, ERR_SYSTEM. */
     int (*check_code)(void *arg, const char *user, const char *code);

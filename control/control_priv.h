@@ -33,6 +33,7 @@
 #define CONTROL_CLIENTS_PER_UID   16
 #define CONTROL_CLIENTS_KEPT      8 /* of them for admins, whoever else is there */
 #define CONTROL_SUBSCRIPTIONS_MAX 8
+#define CONTROL_WATCHES_MAX       8
 #define CONTROL_LINE_MAX          (1024 * 1024)
 #define CONTROL_DEPTH_MAX         32
 #define CONTROL_OUTPUT_PAUSE      (256 * 1024)      /* pages are not produced above this */
@@ -145,6 +146,8 @@ struct passing {
 /* cmd_watch.c: send it, now that nothing is before it; free it unsent. */
 void control_passing_send(struct request *r, int sock);
 void control_passing_finish(struct request *r);
+/* End the watches of a client that needs more than `access` for them. */
+void control_watches_check(struct control_client *client, enum control_access access);
 
 /* A handler calls exactly one of these, or sets is_pending and sees to it that one is called
  * later. JSON arguments are taken over; NULL stands for "no memory". */
@@ -233,6 +236,11 @@ struct control_client {
     struct evbuffer *held; /* events that wait for the end of a reply */
     TAILQ_HEAD(, subscription) subscriptions;
     size_t subscription_count;
+    struct client_watch {
+        uint64_t session_id, watch;
+        enum control_access needs;
+    } watches[CONTROL_WATCHES_MAX];
+    size_t watch_count;
     size_t scanned; /* bytes of the input that hold no newline */
     bool is_line_timed;
     bool is_eof;

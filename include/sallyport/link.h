@@ -429,6 +429,10 @@ struct link_watch {   /* since version 3; fd: our end of a stream socket, see pr
     char who[NAME_MAX_LEN + 16];
 };
 
+struct link_watch_end { /* since version 3: he may not look on any more, or does not want to */
+    uint64_t watch;
+};
+
 /* ---- broker and gate ---- */
 
 struct link_gate_config {
@@ -509,6 +513,7 @@ struct link_gate_jump { /* broker, since version 3: fork a relay for the fd, who
     X(LINK_DOOR_EXIT, 58, door_exit, 'B')             \
     X(LINK_BACK_RESULT, 59, back_result, 'B')         \
     X(LINK_WATCH, 60, watch, 'B')                     \
+    X(LINK_WATCH_END, 61, watch_end, 'B')             \
     X(LINK_JUMP_RESULT, 47, jump_result, 'B')         \
     X(LINK_GATE_READY, 64, gate_ready, 'g')           \
     X(LINK_GATE_STATUS, 65, gate_status, 'g')         \
@@ -570,6 +575,7 @@ struct link_message {
         struct link_door_exit door_exit;
         struct link_back_result back_result;
         struct link_watch watch;
+        struct link_watch_end watch_end;
         struct link_gate_ready gate_ready;
         struct link_gate_status gate_status;
         struct link_gate_config gate_config;

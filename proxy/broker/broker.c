@@ -343,6 +343,14 @@ static int host_watch(void *arg, uint64_t session_id, uint32_t *channel, bool ma
     return 0;
 }
 
+static void host_unwatch(void *arg, uint64_t session_id, uint64_t watch)
+{
+    struct broker *b = arg;
+
+    if (b->stop != BROKER_STOPS) /* the relays will notice, and say so in other words */
+        links_watch_end(b->links, session_id, watch);
+}
+
 static const char *host_recording_dir(void *arg)
 {
     struct broker *b = arg;
@@ -563,6 +571,7 @@ static int open_control(struct broker *b, char *err, size_t err_len)
         .access_changed = host_access_changed,
         .recording_dir = host_recording_dir,
         .watch = host_watch,
+        .unwatch = host_unwatch,
         .check_code = host_check_code,
         .sources = host_sources,
         .source_unblock = host_source_unblock,

@@ -122,6 +122,7 @@ struct links_watching {
 /* ERR_NOT_FOUND, ERR_VERSION or ERR_SYSTEM, with a sentence. */
 MUST_CHECK int links_watch(struct links *l, const struct links_watch *ask,
                            struct links_watching *out, char *err, size_t err_len);
+void links_watch_end(struct links *l, uint64_t session_id, uint64_t watch);
 void links_count(const struct links *l, uint32_t *links, uint64_t *adopted);
 extern const struct tracker_relay_ops links_relay_ops;
 

@@ -127,6 +127,16 @@ int links_watch(struct links *all, const struct links_watch *ask, struct links_w
 
 /* ---- the end ---- */
 
+void links_watch_end(struct links *all, uint64_t session_id, uint64_t watch)
+{
+    struct relay_link *l = find_session(all, session_id);
+
+    if (!l || l->version < WATCH_SINCE)
+        return;
+    link_begin(l, LINK_WATCH_END)->watch_end.watch = watch;
+    link_say(l);
+}
+
 void link_on_watch_closed(struct relay_link *l, struct link_message *m, int *fds)
 {
     const struct link_watch_closed *c = &m->watch_closed;

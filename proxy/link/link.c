@@ -182,6 +182,7 @@ static const struct field fields_watch_closed[] = {
     U64(watch_closed.typed),
     TEXT(watch_closed.text),
 };
+static const struct field fields_watch_end[] = {U64(watch_end.watch)};
 static const struct field fields_watch[] = {
     U64(watch.watch),
     U32(watch.channel),

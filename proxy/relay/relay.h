@@ -51,6 +51,7 @@ struct relay_protocol {
     /* Somebody wants to look on: fd is a stream socket, non-blocking, owned from here. NULL: the
      * protocol cannot show anything. */
     void (*watch)(void *self, const struct link_watch *watch, int fd);
+    void (*watch_end)(void *self, uint64_t watch); /* NULL like watch */
     /* The broker is gone: what only it may permit ends. NULL: there is nothing of that kind. */
     void (*alone)(void *self);
     /* An admin's or a limit's end: show the sentence in the protocol's way, flush, close both legs,

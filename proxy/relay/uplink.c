@@ -349,6 +349,13 @@ static void on_watch(struct relay *r, struct link_message *m, int *fds)
         close(fd); /* an end of file is an answer too */
 }
 
+static void on_watch_end(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    if (listener(r) && r->protocol->watch_end)
+        r->protocol->watch_end(r->self, m->watch_end.watch);
+}
+
 static void on_policy(struct relay *r, struct link_message *m, int *fds)
 {
     (void)fds;
@@ -390,6 +397,7 @@ static const struct {
     {LINK_NOTICE, on_notice},
     {LINK_POLICY, on_policy},
     {LINK_WATCH, on_watch},
+    {LINK_WATCH_END, on_watch_end},
     {LINK_END, on_end},
     {LINK_CLOSED_ACK, on_closed_ack},
 };

@@ -556,6 +556,11 @@ static void session_watch(void *self, const struct link_watch *watch, int fd)
     watch_begin(self, watch, fd);
 }
 
+static void session_watch_end(void *self, uint64_t watch)
+{
+    watch_withdraw(self, watch);
+}
+
 static void session_alone(void *self)
 {
     watch_alone(self);
@@ -579,6 +584,7 @@ const struct relay_protocol ssh_protocol = {
     .back = session_back,
     .notice = session_notice,
     .watch = session_watch,
+    .watch_end = session_watch_end,
     .alone = session_alone,
     .end = session_end_asked,
     .finish = session_finish,

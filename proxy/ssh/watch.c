@@ -266,6 +266,16 @@ void watch_alone(struct session *s)
             "the daemon stopped or was restarted; the session goes on: watch it again");
 }
 
+void watch_withdraw(struct session *s, uint64_t watch)
+{
+    struct watcher *w;
+
+    TAILQ_FOREACH (w, &s->watchers, link) {
+        if (w->asked.watch == watch)
+            end(w, "withdrawn", "the permission to look on was withdrawn");
+    }
+}
+
 /* ---- beginning ---- */
 
 static bool can_be_watched(const struct channel *c)

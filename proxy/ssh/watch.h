@@ -8,7 +8,7 @@
  * where the first `bytes` of the recording hold everything so far; then events as in a recording,
  * `[seconds,"o","text"]` (o output, r size, m notice; seconds since the terminal was opened; bytes
  * that are no UTF-8 are U+FFFD), and at last {"end":"CODE","text":"..."}: `over` (the terminal is
- * closed), `slow` (the watcher did not read), `broker` (the daemon was restarted), `refused`. What
+ * closed), `slow` (the watcher did not read), `broker` (the daemon was restarted), `withdrawn`, `refused`. What
  * a watcher who may type sends goes to the target as it is.
  *
  * Never in the way: each watcher has a bounded queue, and who does not keep up is dropped.
@@ -31,6 +31,8 @@ struct session;
 
 /* fd is owned from here. */
 void watch_begin(struct session *s, const struct link_watch *watch, int fd);
+/* The broker takes the permission back, or the watcher left control.sock. */
+void watch_withdraw(struct session *s, uint64_t watch);
 /* The broker is gone, which alone may permit it. */
 void watch_alone(struct session *s);
 

@@ -435,6 +435,21 @@ def test_rights(proxy, user, keys):
     assert re.search("auditor|eve", proxy.events("watch-open")[0]["text"])
 
 
+@pytest.mark.skipif(not harness.IS_ROOT, reason="other accounts are needed")
+def test_permission_is_withdrawn(proxy, user):
+    """Who is locked out sees no more; who leaves control.sock neither."""
+    proxy.do("user", "add", "eve", "--role", "auditor", "--no-password", "--local-uid", 5)
+    argv = [os.path.join(harness.bin_dir(), "sallyctl"), "--socket", proxy.socket, "-o", "jsonl",
+            "session", "watch", proxy.sessions()[0]["id"]]
+    p = subprocess.Popen(argv, user=5, group=60, extra_groups=[], stdout=subprocess.PIPE, text=True)
+    p.stdout.readline()
+    proxy.do("user", "lock", "eve")
+    out, _ = p.communicate(timeout=harness.PATIENCE)
+    assert json.loads(out.splitlines()[-1])["end"] == "withdrawn" and p.returncode == 1
+    user.type("echo still-there\r")
+    user.wait("still-there")
+
+
 def test_a_client_that_takes_no_descriptor_is_told(proxy, user):
     import socket
     with socket.socket(socket.AF_UNIX) as s:
