@@ -258,6 +258,19 @@ static void backup_stream(struct request *r)
     control_reply_stream(r, backup_fill, b, backup_free);
 }
 
+void control_reply_file(struct request *r, int fd)
+{
+    struct backup_stream *b = calloc(1, sizeof(*b));
+
+    if (!b) {
+        close(fd);
+        control_reply_error(r, "failed", "out of memory");
+        return;
+    }
+    b->fd = fd;
+    control_reply_stream(r, backup_fill, b, backup_free);
+}
+
 void control_do_backup(struct request *r)
 {
     const char *path = args_text(&r->parsed.args, "path");

@@ -4,9 +4,11 @@
  */
 #include "control/control_priv.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <sallyport/text.h>
 
@@ -105,6 +107,46 @@ void control_do_recording_ls(struct request *r)
         control_reply_rows(r, rows);
     else
         control_reply_failure(r, &f);
+}
+
+struct recording_search {
+    uint32_t channel; /* 0: the first there is */
+    struct store_recording found;
+};
+
+static bool find_recording(const struct store_recording *rec, void *arg)
+{
+    struct recording_search *search = arg;
+
+    if (search->channel ? rec->channel == search->channel
+                        : !search->found.channel || rec->channel < search->found.channel)
+        search->found = *rec;
+    return true;
+}
+
+/* For callers who cannot open it themselves; who read what is an event. */
+void control_do_recording_read(struct request *r)
+{
+    const struct arg_values *args = &r->parsed.args;
+    struct control *c = r->control;
+    uint64_t id = args_get(args, "id")->number;
+    struct recording_search search = {.channel = (uint32_t)args_get(args, "channel")->number};
+    char path[4096];
+    int result = store_recordings(c->store, id, find_recording, &search), fd;
+
+    if (result < 0) {
+        control_reply_store(r, result, "cannot find the recording");
+        return;
+    }
+    snprintf(path, sizeof(path), "%s/%s", c->host.recording_dir(c->host.arg), search.found.path);
+    fd = search.found.channel ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    if (fd < 0) {
+        control_reply_error(r, "not_found", "session %llu has no such recording",
+                            (unsigned long long)id);
+        return;
+    }
+    control_event(r, "recording-read", "", id, "channel %u", (unsigned)search.found.channel);
+    control_reply_file(r, fd);
 }
 
 /* ---- events ---- */

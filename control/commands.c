@@ -86,6 +86,12 @@ static const struct argument args_recording_ls[] = {
     END,
 };
 
+static const struct argument args_recording_read[] = {
+    NEED("id", ARG_ID, "the session"),
+    ARG_RANGE("channel", ARG_NUMBER, 1, UINT32_MAX, "which of its recordings; default: the first"),
+    END,
+};
+
 static const struct argument args_role_set[] = {
     NEED("name", ARG_NAME, "the role's name"),
     ARG("policy", ARG_POLICY, "policy keys for its users"),
@@ -294,6 +300,8 @@ static const struct command commands[] = {
     ROW("help", ACCESS_ANY, help, args_help, "List the commands you may run."),
     ROW("ping", ACCESS_ANY, ping, args_none, "Is anybody there?"),
     ROW("recording ls", ACCESS_AUDIT, recording_ls, args_recording_ls, "List recordings."),
+    ROW("recording read", ACCESS_ADMIN, recording_read, args_recording_read,
+        "The bytes of a recording."),
     ROW("reload", ACCESS_ADMIN, reload, args_none, "Read the configuration again."),
     ROW("role add", ACCESS_ADMIN, role_add, args_role_set, "Add a role."),
     ROW("role ls", ACCESS_AUDIT, role_ls, args_none, "List roles."),

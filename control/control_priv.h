@@ -309,6 +309,9 @@ json_t *control_session_json(const struct session_info *info);
 MUST_CHECK int control_policy_text(const char *old, json_t *change, char out[STORE_POLICY_TEXT_MAX],
                                    struct failure *f);
 
+/* cmd_daemon.c: the bytes of a file as rows {"data":"BASE64"}. fd is owned from here. */
+void control_reply_file(struct request *r, int fd);
+
 /* cmd_self.c: is the command about the caller's own user, whatever its arguments? */
 bool control_is_about_self(const struct request *r);
 /* cmd_user.c: hash the argument `password`, then make it the password of whom it is about. The
@@ -345,6 +348,7 @@ MUST_CHECK int control_check_vias(struct control *c, json_t *changes, struct fai
     X(help)                 \
     X(ping)                 \
     X(recording_ls)         \
+    X(recording_read)       \
     X(reload)               \
     X(role_add)             \
     X(role_ls)              \

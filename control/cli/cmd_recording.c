@@ -1,12 +1,13 @@
 /*
  * `recording ls|play|export`. Where a recording is comes from the daemon; the file itself is read
- * here, with the caller's own rights.
+ * here with the caller's own rights, or, when those do not suffice, comes from the daemon too.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include <sallyport/text.h>
 
 #include "control/cli/cli.h"
+#include "control/cli/fetch.h"
 #include "control/cli/output.h"
 #include "control/cli/play.h"
 #include "control/cli/simple.h"
@@ -114,24 +116,39 @@ static int find(struct cli *cli, const char *id, json_t **found)
     return rc;
 }
 
-/* Can we read it? Explain when not. */
-static int check_readable(const char *path)
+/* The daemon's file, as it is now, in memory that has a name. */
+static int fetch_recording(struct cli *cli, const json_t *row, char **path)
 {
+    struct fetch f = {.name = "the recording", .fd = memfd_create("recording", MFD_CLOEXEC)};
+    json_t *args = json_pack("{s:O, s:O}", "id", json_object_get(row, "session"), "channel",
+                             json_object_get(row, "channel"));
+    int rc;
+
+    if (f.fd < 0 || asprintf(path, "/proc/self/fd/%d", f.fd) < 0) {
+        *path = NULL;
+        json_decref(args);
+        cli_error("out of memory");
+        return CLI_FAILED;
+    }
+    rc = fetch_all(cli, "recording read", args, &f); /* the descriptor stays until we end */
+    return rc;
+}
+
+/* A path to read it by, to be freed: the daemon's own file, or what it sends of it to those who may
+ * not open that. Explains when there is none. */
+static int find_path(struct cli *cli, const json_t *row, char **out)
+{
+    const char *path = json_string_value(json_object_get(row, "path"));
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
+    *out = NULL;
     if (fd >= 0) {
         close(fd);
-        return CLI_DONE;
+        *out = strdup(path);
+        return *out ? CLI_DONE : CLI_FAILED;
     }
-    if ((errno == EACCES || errno == EPERM) && cli_is_door()) {
-        cli_error("recordings are read on the bastion itself: sallyctl play ...");
-        return CLI_NOT_PERMITTED;
-    }
-    if (errno == EACCES || errno == EPERM) {
-        cli_error("you may not read %s: recordings belong to the daemon's user; run this with sudo",
-                  path);
-        return CLI_NOT_PERMITTED;
-    }
+    if (errno == EACCES || errno == EPERM)
+        return fetch_recording(cli, row, out);
     if (errno == ENOENT)
         cli_error("%s is gone: it was removed, or sallyctl runs on another machine than the daemon",
                   path);
@@ -209,18 +226,20 @@ static int say_end(struct cli *cli, const json_t *row, enum play_result result, 
 
 static int play_found(struct cli *cli, const json_t *row, const struct play_options *options)
 {
-    const char *path = json_string_value(json_object_get(row, "path"));
-    char text[512] = "";
+    char text[512] = "", *path = NULL;
     double position_s = 0;
     enum play_result result;
-    int rc = check_readable(path);
+    int rc = find_path(cli, row, &path);
 
-    if (rc != CLI_DONE)
+    if (rc != CLI_DONE) {
+        free(path);
         return rc;
+    }
     if (cli_has(cli, "raw"))
         result = play_raw(path, options->at_s, text, sizeof(text));
     else
         result = play_recording(path, options, text, sizeof(text), &position_s);
+    free(path);
     return say_end(cli, row, result, text, position_s);
 }
 
@@ -326,17 +345,17 @@ static int export_to(const char *from, int fd, double at_s)
 
 static int export_found(struct cli *cli, const json_t *row, const char *to, double at_s)
 {
-    const char *from = json_string_value(json_object_get(row, "path"));
     bool is_file = strcmp(to, "-") != 0;
-    int rc = check_readable(from), fd;
+    char *from = NULL;
+    int rc = find_path(cli, row, &from), fd = rc == CLI_DONE ? open_export(cli, to) : -1;
 
-    if (rc != CLI_DONE)
-        return rc;
-    fd = open_export(cli, to);
-    if (fd < 0)
-        return CLI_FAILED;
+    if (fd < 0) {
+        free(from);
+        return rc == CLI_DONE ? CLI_FAILED : rc;
+    }
     rc = export_to(from, fd, at_s);
     close(fd);
+    free(from);
     if (rc != CLI_DONE && is_file)
         unlink(to); /* half of it would look whole */
     if (rc == CLI_DONE && is_file)

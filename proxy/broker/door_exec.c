@@ -35,6 +35,7 @@
 #endif
 
 #define MEMORY_MAX  (UINT64_C(512) << 20)
+#define FETCHED_MAX (UINT64_C(256) << 20) /* a recording to play, in memory */
 #define FILES_MAX   32
 #define ENV_MAX     10
 #define HIGH_FD     64 /* above what the child's own descriptors are */
@@ -186,6 +187,17 @@ static int limit(int resource, rlim_t value)
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 4), LOAD(args[0]), SKIP_UNLESS(value), \
         ANSWER(SECCOMP_RET_ALLOW), ANSWER(SECCOMP_RET_ERRNO | EPERM)
 
+/* refused with O_CREAT; the accumulator is lost otherwise */
+#define MAKES_FILES(call, flags)                                                                \
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 4), LOAD(flags),                         \
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_CREAT, 0, 1), ANSWER(SECCOMP_RET_ERRNO | EPERM), \
+        ANSWER(SECCOMP_RET_ALLOW)
+#ifdef SYS_open
+#define MAKES_FILES_BY_PATH MAKES_FILES(open, args[1]), REFUSE(creat),
+#else
+#define MAKES_FILES_BY_PATH
+#endif
+
 static int refuse_calls(void)
 {
     const uint32_t self = (uint32_t)getpid();
@@ -208,6 +220,8 @@ static int refuse_calls(void)
         REFUSE(rt_sigqueueinfo),
         REFUSE(rt_tgsigqueueinfo),
         REFUSE(tkill),
+        MAKES_FILES(openat, args[2]),
+        MAKES_FILES_BY_PATH REFUSE(openat2),
         ONLY_WITH(kill, self),
         LOAD(nr),
         ONLY_WITH(tgkill, self),
@@ -224,7 +238,7 @@ static int refuse_calls(void)
 }
 #endif
 
-/* The relays' user (or, unprivileged, our own), no way back, no processes, no files to write, gone
+/* The relays' user (or, unprivileged, our own), no way back, no processes, no files to make, gone
  * with the broker. Raw calls: glibc's would speak to threads that a forked child does not have. */
 static int confine(const struct identity *id, pid_t parent)
 {
@@ -235,9 +249,9 @@ static int confine(const struct identity *id, pid_t parent)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != parent)
         return -1;
-    if (limit(RLIMIT_NPROC, 0) < 0 || limit(RLIMIT_CORE, 0) < 0 || limit(RLIMIT_FSIZE, 0) < 0 ||
-        limit(RLIMIT_NOFILE, FILES_MAX) < 0 || limit(RLIMIT_CPU, CPU_S) < 0 ||
-        (!IS_ASAN && limit(RLIMIT_AS, MEMORY_MAX) < 0))
+    if (limit(RLIMIT_NPROC, 0) < 0 || limit(RLIMIT_CORE, 0) < 0 ||
+        limit(RLIMIT_FSIZE, FETCHED_MAX) < 0 || limit(RLIMIT_NOFILE, FILES_MAX) < 0 ||
+        limit(RLIMIT_CPU, CPU_S) < 0 || (!IS_ASAN && limit(RLIMIT_AS, MEMORY_MAX) < 0))
         return -1;
     return chdir("/") < 0 ? -1 : refuse_calls();
 }

@@ -357,6 +357,35 @@ def test_admin_apply_from_stdin_and_backup(admin):
     assert r.returncode == 1 and not os.path.exists("/tmp/x.db")
 
 
+def test_recordings_come_over_the_connection(admin, keys):
+    """The process may not open the daemon's files: the daemon sends them, and says to whom."""
+    p = admin.proxy
+    t = harness.Client(p, key=keys.make("alice")).shell()
+    t.sendline("echo seen-$((40+2))")
+    t.expect("seen-42\r\n")
+    t.sendline("exit")
+    t.expect(pexpect.EOF)
+    number = p.wait_history(1)[0]["id"]
+    wait_until(lambda: p.json("recording", "ls")[0]["closed"], "the recording is closed")
+    r = admin.ssh("admin", "recording", "export", number, "-")
+    assert r.returncode == 0 and json.loads(r.stdout.splitlines()[0])["version"] == 2, r.stderr
+    assert "seen-42" in r.stdout and r.stdout == p.do("recording", "export", number, "-")
+    t = admin.terminal("admin play --speed 100 " + number)
+    t.expect("seen-42")
+    t.expect("End of recording")
+    t.expect(pexpect.EOF)
+    t.close()
+    assert t.exitstatus == 0
+    assert p.events("recording-read")[0]["text"].startswith("admin ann")
+    r = admin.ssh("admin", "recording", "export", number, "/tmp/x.cast")
+    assert r.returncode == 1 and "no files of yours" in r.stderr
+    r = admin.ssh("admin", "recording", "export", "99", "-")
+    assert r.returncode == 1 and "no recording" in r.stderr
+    p.add_user("otto", key=keys.make("otto"), role="auditor")
+    otto = harness.Client(p, user="otto", target=None, key=keys.make("otto"))
+    assert otto.ssh("admin", "recording", "export", number, "-").returncode == 4
+
+
 def test_an_auditor_reads(admin, keys):
     p = admin.proxy
     p.add_user("otto", key=keys.make("otto"), role="auditor")
@@ -421,7 +450,7 @@ def test_what_the_process_may_do(admin):
         assert names <= {"SALLYPORT_SOCKET", "LANG", "TZ", "ASAN_OPTIONS", "UBSAN_OPTIONS"}, names
         assert os.readlink("/proc/%d/cwd" % pid) == "/"
         limits = open("/proc/%d/limits" % pid).read()
-        assert re.search(r"Max processes +0 +0", limits) and re.search(r"Max file size +0 +0", limits)
+        assert re.search(r"Max processes +0 +0", limits) and "Max file size             268435456" in limits
     t.kill()
     t.wait()
     no_commands(p)
