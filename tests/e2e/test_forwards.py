@@ -74,8 +74,8 @@ def tunnel(client, *flags, **kw):
     try:
         yield p
     finally:
-        p.terminate()
-        p.wait(20)
+        # once more, should it come between a look at the signal's flag and a poll()
+        wait_until(lambda: p.poll() is not None or p.terminate(), "ssh ends", every=0.5)
 
 
 def connected(port, timeout=30):
