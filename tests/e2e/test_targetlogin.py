@@ -326,6 +326,62 @@ def test_agent_through_the_menu(alice, keys, make_sshd, scratch):
         t.expect(pexpect.EOF)
 
 
+def test_agent_and_one_connection_for_all(alice, keys, make_sshd, scratch):
+    """ControlMaster: the channels that come while the agent is asked wait for the target."""
+    sshd = make_sshd("agent")
+    add_agent_target(alice, sshd)
+    with Agent(scratch, [sshd.key]) as agent:
+        slow = Go(agent)
+        c = with_agent(alice, keys, slow)
+        path = os.path.join(scratch, "m" + secrets.token_hex(4))
+        mux = ("-o", "ControlMaster=auto", "-o", "ControlPath=" + path)
+        master = c.popen("cat", flags=mux + ("-o", "ControlPersist=no"))
+        assert slow.asked.wait(harness.PATIENCE)
+        wait_until(lambda: os.path.exists(path), "the master listens")
+        others = [c.popen("echo %d" % n, flags=("-S", path)) for n in range(3)]
+        slow.go.set()
+        for n, other in enumerate(others):
+            out, err = other.communicate(timeout=harness.PATIENCE)
+            assert (other.returncode, out) == (0, b"%d\n" % n), err
+        out, err = master.communicate(b"x" * 1000, timeout=harness.PATIENCE)
+        assert (master.returncode, out) == (0, b"x" * 1000), err
+        slow.stop()
+    assert len(alice.wait_history(1)) == 1
+
+
+def test_agent_through_a_jump(alice, keys, make_sshd, scratch):
+    sshd, gw = make_sshd("agent"), make_sshd("gw1")
+    alice.add_target(gw, "gw1")
+    add_agent_target(alice, sshd, "web01", "--via", "gw1")
+    with Agent(scratch, [sshd.key]) as agent:
+        key = keys.make("alice")
+        jump = "ssh -F none -i %s -o IdentitiesOnly=yes -o BatchMode=yes -o IdentityAgent=none " \
+            "-o StrictHostKeyChecking=no -o UserKnownHostsFile=%s -W %%h:%%p -p %d " \
+            "alice@127.0.0.1" % (key, alice.known_hosts, alice.port)
+        r = harness.run("ssh", "-F", "none", "-A", "-o", "IdentityAgent=" + agent.path,
+                        "-o", "ProxyCommand=" + jump, "-o", "StrictHostKeyChecking=no",
+                        "-o", "UserKnownHostsFile=" + alice.known_hosts, "-o", "BatchMode=yes",
+                        sshd.account + "@web01", "echo in; exit 4")
+        assert (r.returncode, r.stdout) == (4, "in\n"), r.stderr
+    assert ("web01", "user-exit") in [(s["resourceName"], s["endReason"])
+                                      for s in alice.wait_history(1)]
+
+
+def test_agent_session_is_recorded(alice, keys, make_sshd, scratch):
+    """What was asked for before the target was there is not forgotten: terminal, size, variables."""
+    sshd = make_sshd("agent")
+    add_agent_target(alice, sshd)
+    with Agent(scratch, [sshd.key]) as agent:
+        c = with_agent(alice, keys, agent)
+        c.options += ["-o", "SetEnv=SP_TEST=seen"]
+        t = c.terminal("stty size; echo $SP_TEST $TERM; sleep 0.2", rows=33, cols=99)
+        t.expect("33 99\r\nseen xterm-256color")
+        t.expect(pexpect.EOF)
+    row = alice.wait_history(1)[0]
+    assert row["recording"] == "ok"
+    assert "33 99" in alice.do("recording", "play", row["id"], "--raw")
+
+
 def test_back_to_the_menu_without_an_agent(alice, keys, make_sshd):
     """The sentence stands in the menu, and another target may be chosen."""
     sshd = make_sshd("agent")
