@@ -61,6 +61,11 @@ static bool split_address(const char *address, char *host, size_t host_len, uint
     return true;
 }
 
+static void put_address(char *dst, size_t len, const struct link_jump *j)
+{
+    snprintf(dst, len, strchr(j->host, ':') ? "[%s]:%u" : "%s:%u", j->host, j->port);
+}
+
 /* A target goes by its name at its own port or at 22, which is what clients ask for when nobody
  * says otherwise. */
 static bool is_port_of(const struct store_target *t, uint16_t port)
@@ -117,6 +122,7 @@ static enum destination find_destination(const struct relay_link *l, const struc
                                          char name[NAME_MAX_LEN + 1])
 {
     struct candidates c = {.host = j->host, .port = j->port};
+    char address[sizeof(j->host) + 10];
     struct store_target row;
 
     if (strlen(j->host) <= NAME_MAX_LEN && may_reach(l, j->host, &row) &&
@@ -124,7 +130,8 @@ static enum destination find_destination(const struct relay_link *l, const struc
         text_copy(name, NAME_MAX_LEN + 1, j->host);
         return DESTINATION_TARGET;
     }
-    if (store_targets(l->links->broker->store, look_at_target, &c) < 0)
+    put_address(address, sizeof(address), j);
+    if (store_targets_called(l->links->broker->store, j->host, address, look_at_target, &c) < 0)
         return DESTINATION_FORBIDDEN;
     if (pick(l, &c, true, name) || pick(l, &c, false, name))
         return DESTINATION_TARGET;
@@ -256,8 +263,7 @@ static void pass_on(struct relay_link *l, const struct link_jump *j)
     struct jump_dial *d = malloc(sizeof(*d));
     char address[sizeof(j->host) + 10];
 
-    snprintf(address, sizeof(address), strchr(j->host, ':') ? "[%s]:%u" : "%s:%u", j->host,
-             j->port);
+    put_address(address, sizeof(address), j);
     if (d)
         *d = (struct jump_dial){l->links, l->serial, *j};
     if (!d || dial(b->dialer, address, b->config->connect_timeout_s, dialed, d) < 0) {

@@ -233,7 +233,8 @@ static bool prepare_credential(struct hop *h)
     case TARGET_AUTH_PASSTHROUGH:
         if (own && take_password(h, own->data, own->len))
             return true;
-        hop_fail(h, "%s wants your own password: log in with a password, not with a key", h->name);
+        hop_fail(h, "%s wants your own password: log in with a password, not with a key or by -J",
+                 h->name);
         return false;
     }
     hop_fail(h, "no credential is stored for %s", h->name);

@@ -19,10 +19,10 @@
 #include <sallyport/log.h>
 
 #define JUMPS_MAX   64
-#define READ_MAX    (256u * 1024u)
+#define READ_MAX    (256u * 1024u) /* in a turn: it leaves in one call, and fits the cache */
 #define OUT_SIZE    (256u * 1024u)
 #define PACKET      32758u /* what libssh puts into one packet for a peer that takes 32 KiB */
-#define STEP_ROUNDS 8
+#define STEP_ROUNDS 4
 #define HOST_MAX    255
 
 enum jump_state {
@@ -292,11 +292,9 @@ static bool move_once(struct jump *j)
 
 static void move_out(struct jump *j)
 {
-    bool is_moving = true;
+    bool is_moving = move_once(j);
 
-    for (int i = 0; i < STEP_ROUNDS && is_moving; i++)
-        is_moving = move_once(j);
-    if (is_moving)
+    if (is_moving && (j->is_readable || j->in_len > 0))
         session_want_turn(j->session);
     /* with bytes there and no room, the window's opening makes the next turn, not the socket */
     if (!j->is_readable && !j->is_ended && !j->is_armed)

@@ -442,6 +442,40 @@ def test_switched_off(make_proxy, target, keys):
     assert jumper.ssh("echo in").stdout == "in\n"
 
 
+def test_a_target_that_wants_the_users_password(proxy, jumper, target):
+    """The inner connection has none: said so, before anything is tried."""
+    proxy.do("target", "add", "own", "--type", "ssh", "--address", target.address, "--account",
+             target.account, "--auth", "passthrough", "--host-key", target.host_key_line)
+    proxy.grant("alice", "own")
+    r = jumper.ssh("echo in", to="own")
+    assert (r.returncode, r.stdout) == (255, "")
+    assert "wants your own password" in r.stderr and "by -J" in r.stderr
+
+
+def test_the_config_that_the_door_prints(proxy, jumper):
+    """`ssh alice@bastion config`: its names ending in -jump go this way."""
+    r = jumper.outer("bastion", "config")
+    assert r.returncode == 0, r.stderr
+    path = os.path.join(jumper.dir, "printed")
+    with open(jumper.config) as f:
+        common = f.read().split("Host *\n")[1]
+    with open(path, "w") as f:
+        f.write(r.stdout + "\nHost *\n" + common)
+    name = re.search(r"\bweb01\.\S*-jump\b", r.stdout)[0]
+    r = harness.run("ssh", "-F", path, name, "echo in")
+    assert (r.returncode, r.stdout) == (0, "in\n"), r.stderr
+    assert len(texts(proxy, "jump-open")) == 1
+    assert proxy.wait_history(1)[0]["resourceName"] == "web01"
+
+
+def test_a_forward_inside_a_jump(proxy, jumper, target):
+    """Where the session may forward, it does; the destination is reached from the target."""
+    r = jumper.ssh(flags=("-W", target.address), input="x\n", timeout=60)
+    assert r.stdout.startswith("SSH-2.0-OpenSSH"), r.stderr
+    row = proxy.wait_history(1)[0]
+    assert row["resourceName"] == "web01" and row["bytesOut"] > 10
+
+
 # ---- many on one connection
 
 def test_ten_at_once_over_one_connection(make_proxy, target, keys):
@@ -687,7 +721,7 @@ def ticket_key(proxy):
 def make_pass(key, nonce, issued_ms, user="alice", target="web01"):
     def name(value):
         return bytes([len(value)]) + value.encode()
-    body = struct.pack(">BQQII", 3, nonce, issued_ms, 4711, 1) + name(user) + name(target)
+    body = struct.pack(">BQQIIIB", 3, nonce, issued_ms, 4711, 1, 0, 0) + name(user) + name(target)
     return body + hmac.new(key, body, hashlib.sha256).digest()
 
 

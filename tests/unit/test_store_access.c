@@ -294,6 +294,13 @@ static void test_targets(void **state)
     add_target(s, "db02", "", "");
     assert_int_equal(store_targets(s, see_target, &seen), 0);
     assert_string_equal(seen.text, "db02 web01");
+    seen = (struct seen){.text = ""};
+    assert_int_equal(store_targets_called(s, "WEB01", "x:1", see_target, &seen), 0);
+    assert_string_equal(seen.text, "web01");
+    assert_int_equal(store_targets_called(s, "%", "10.0.0.1:22", see_target, &seen), 0);
+    assert_string_equal(seen.text, "web01 db02 web01");
+    assert_int_equal(store_targets_called(s, "web0_", "10.0.0.1:2", see_target, &seen), 0);
+    assert_int_equal(seen.count, 3);
     assert_int_equal(store_target_get(s, "nope", &got), ERR_NOT_FOUND);
     t = target("nope", "");
     assert_int_equal(store_target_set(s, &t, NULL), ERR_NOT_FOUND);

@@ -99,8 +99,8 @@
     X(SQL_ROLLBACK, "ROLLBACK")                                                                    \
     /* roles */                                                                                    \
     X(SQL_ROLE_ADD, "INSERT INTO roles (name) VALUES (?1)")                                        \
-    X(SQL_ROLE_GET, "SELECT name, policy, is_builtin, second_factor FROM roles WHERE name = ?1")                  \
-    X(SQL_ROLES, "SELECT name, policy, is_builtin, second_factor FROM roles ORDER BY name")                       \
+    X(SQL_ROLE_GET, "SELECT name, policy, is_builtin, second_factor FROM roles WHERE name = ?1")   \
+    X(SQL_ROLES, "SELECT name, policy, is_builtin, second_factor FROM roles ORDER BY name")        \
     X(SQL_ROLE_SET_POLICY, "UPDATE roles SET policy = ?2 WHERE name = ?1")                         \
     X(SQL_ROLE_SET_FACTOR, "UPDATE roles SET second_factor = ?2 WHERE name = ?1")                  \
     X(SQL_ROLE_REMOVE, "DELETE FROM roles WHERE name = ?1 AND is_builtin = 0")                     \
@@ -151,6 +151,9 @@
     X(SQL_TARGET_GET, TARGET_SELECT "WHERE t.name = ?1")                                           \
     X(SQL_TARGET_ID, "SELECT id FROM targets WHERE name = ?1")                                     \
     X(SQL_TARGETS, TARGET_SELECT "ORDER BY t.name")                                                \
+    X(SQL_TARGETS_CALLED,                                                                          \
+      TARGET_SELECT "WHERE t.name = ?1 COLLATE NOCASE OR t.address = ?2 COLLATE NOCASE "           \
+                    "ORDER BY t.name LIMIT 64")                                                    \
     X(SQL_TARGET_BEHIND, "SELECT name FROM targets WHERE via = ?1 ORDER BY name LIMIT 1")          \
     X(SQL_TARGET_REMOVE, "DELETE FROM targets WHERE id = ?1")                                      \
     X(SQL_TARGET_PIN,                                                                              \
@@ -232,8 +235,8 @@
       EVENT_SELECT "WHERE id >= (SELECT min(+id) FROM events WHERE at_wall_us >= ?2) "             \
                    "AND id > ?1 AND at_wall_us >= ?2 ORDER BY id LIMIT ?3")                        \
     /* ?1 session, ?2 after id, ?3 limit */                                                        \
-    X(SQL_EVENTS_OF, EVENT_SELECT                                                                  \
-      "WHERE session_id = ?1 AND session_id <> 0 AND id > ?2 ORDER BY id LIMIT ?3")
+    X(SQL_EVENTS_OF,                                                                               \
+      EVENT_SELECT "WHERE session_id = ?1 AND session_id <> 0 AND id > ?2 ORDER BY id LIMIT ?3")
 
 enum statement {
 #define X(id, sql) id,

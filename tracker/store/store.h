@@ -206,6 +206,10 @@ MUST_CHECK int store_target_set(struct store *s, const struct store_target *t,
                                 const struct secret *secret);
 MUST_CHECK int store_target_get(struct store *s, const char *name, struct store_target *out);
 MUST_CHECK int store_targets(struct store *s, store_target_fn fn, void *arg);
+/* Those with this name or this address (HOST:PORT as it is stored), in whatever case; 64 at most.
+ */
+MUST_CHECK int store_targets_called(struct store *s, const char *name, const char *address,
+                                    store_target_fn fn, void *arg);
 /* ERR_BUSY while it is on the way to another one. */
 MUST_CHECK int store_target_remove(struct store *s, const char *name);
 /* Decrypts; the caller wipes. ERR_CRYPTO when the key is missing or the row was moved. */

@@ -267,20 +267,36 @@ int store_target_get(struct store *s, const char *name, struct store_target *out
     return r;
 }
 
-int store_targets(struct store *s, store_target_fn fn, void *arg)
+static int give_targets(struct store *s, struct query *q, store_target_fn fn, void *arg)
 {
-    struct query q = query_start(s, SQL_TARGETS);
     struct store_target t;
     int r;
 
-    while ((r = query_next(&q)) == 1) {
-        r = read_target(s, &q, &t);
+    while ((r = query_next(q)) == 1) {
+        r = read_target(s, q, &t);
         if (r || !fn(&t, arg)) {
-            query_end(&q);
+            query_end(q);
             return r;
         }
     }
     return r;
+}
+
+int store_targets(struct store *s, store_target_fn fn, void *arg)
+{
+    struct query q = query_start(s, SQL_TARGETS);
+
+    return give_targets(s, &q, fn, arg);
+}
+
+int store_targets_called(struct store *s, const char *name, const char *address, store_target_fn fn,
+                         void *arg)
+{
+    struct query q = query_start(s, SQL_TARGETS_CALLED);
+
+    query_text(&q, 1, name);
+    query_text(&q, 2, address);
+    return give_targets(s, &q, fn, arg);
 }
 
 int store_target_secret(struct store *s, const char *name, struct secret *out)
