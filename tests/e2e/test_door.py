@@ -386,6 +386,22 @@ def test_recordings_come_over_the_connection(admin, keys):
     assert otto.ssh("admin", "recording", "export", number, "-").returncode == 4
 
 
+def test_watching_over_the_connection(admin, keys):
+    """What a watch needs comes as a descriptor on the command's own connection."""
+    p = admin.proxy
+    t = harness.Client(p, key=keys.make("alice")).shell()
+    number = p.wait_sessions(1, "active")[0]["id"]
+    t.sendline("echo before-$((1+1))")
+    t.expect("before-2\r\n")
+    w = admin.terminal("admin session watch " + number)
+    w.expect("before-2")
+    t.sendline("echo live-$((2+2))")
+    w.expect("live-4")
+    t.sendline("exit")
+    w.expect(pexpect.EOF)
+    no_commands(p)
+
+
 def test_an_auditor_reads(admin, keys):
     p = admin.proxy
     p.add_user("otto", key=keys.make("otto"), role="auditor")
