@@ -430,6 +430,38 @@ def test_enrolment_that_is_not_finished_changes_nothing(make_proxy, target, keys
     assert r.returncode == 255 and "keyboard-interactive" in r.stderr
 
 
+def test_jump_asks_for_the_code_once(bastion, keys, target, tmp_path):
+    """At the outer login; what it carries needs no second one."""
+    app, _ = enrol(bastion)
+    config = tmp_path / "config"
+    config.write_text("""
+Host *
+    StrictHostKeyChecking no
+    UserKnownHostsFile %s
+    IdentityAgent none
+Host bastion
+    HostName 127.0.0.1
+    Port %d
+    User alice
+    IdentityFile %s
+    IdentitiesOnly yes
+Host web01
+    ProxyJump bastion
+    User %s
+    PubkeyAuthentication no
+""" % (bastion.known_hosts, bastion.port, keys.make("alice"), target.account))
+    argv = ["ssh", "-F", str(config), "web01", "echo in"]
+    child = pexpect.spawn(argv[0], argv[1:], timeout=PATIENCE, encoding="utf-8")
+    child.expect(CODE)
+    child.sendline(app.code())
+    assert child.expect(["in\r\n", CODE, "assword"]) == 0
+    child.expect(pexpect.EOF)
+    assert logins(bastion)[0] == "publickey, totp"
+    bastion.wait_history(1)
+    r = harness.run(*argv[:3], "-o", "BatchMode=yes", *argv[3:])
+    assert r.returncode == 255 and len(bastion.sessions("--all")) == 1
+
+
 # ---- sallyctl user totp
 
 def test_totp_commands(bastion, keys):
@@ -480,7 +512,7 @@ def test_own_totp_by_the_door(bastion, keys):
     child.expect(pexpect.EOF)
     codes = re.findall(r"[a-z2-9]{4}(?:-[a-z2-9]{4}){3}", child.before)
     assert len(codes) == 10
-    for wrong in ("000000", codes[0][:-1] + "x"):
+    for wrong in ("000000", codes[0][:-1] + ("x" if codes[0][-1] != "x" else "y")):
         child = door.begin("totp disable", flags=["-tt"])
         child.expect(CODE)
         child.sendline(codes.pop())
