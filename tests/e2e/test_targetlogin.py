@@ -382,6 +382,20 @@ def test_agent_session_is_recorded(alice, keys, make_sshd, scratch):
     assert "33 99" in alice.do("recording", "play", row["id"], "--raw")
 
 
+def test_agent_for_the_login_only(alice, keys, make_sshd, scratch):
+    """The policy says whether the target gets the agent too; the login does not depend on it."""
+    sshd = make_sshd("agent")
+    add_agent_target(alice, sshd)
+    with Agent(scratch, [sshd.key]) as agent:
+        c = with_agent(alice, keys, agent)
+        r = c.ssh("ssh-add -l")
+        assert r.returncode == 0 and "key_agent" in r.stdout, (r.stdout, r.stderr)
+        alice.do("target", "set", "web01", "channels=shell,exec")
+        r = c.ssh("echo in; ssh-add -l")
+        assert r.returncode != 0 and r.stdout.startswith("in\n"), (r.stdout, r.stderr)
+        assert "key_agent" not in r.stdout
+
+
 def test_back_to_the_menu_without_an_agent(alice, keys, make_sshd):
     """The sentence stands in the menu, and another target may be chosen."""
     sshd = make_sshd("agent")
