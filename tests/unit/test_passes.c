@@ -52,7 +52,8 @@ static void a_ticket_names_what_carries_it(void **unused)
 
 static void a_ticket_keeps_what_the_login_was(void **unused)
 {
-    struct ticket t = {.user = "alice", .pid = 7, .denies = 8 | 64, .has_second_factor = true}, back;
+    struct ticket t = {.user = "alice", .pid = 7, .denies = 8 | 64, .has_second_factor = true},
+                  back;
     uint8_t data[LINK_TICKET_MAX];
     size_t len;
 
