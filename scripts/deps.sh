@@ -24,7 +24,7 @@ DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-p
     ansible-core curl iproute2 mosh nftables python3-asyncssh sshfs xauth
     vim less rsync git procps sudo sqlite3
     winpr-utils xvfb xrdp tigervnc-standalone-server freerdp2-x11 freerdp2-shadow-x11 rdesktop xdotool imagemagick
-    x11-utils x11-apps x11-xserver-utils xterm openbox)
+    x11-utils x11-apps x11-xserver-utils xclip xterm openbox)
 
 # To measure, besides what building takes.
 DEPS_BENCH=(haproxy python3-pexpect procps)

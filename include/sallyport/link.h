@@ -233,6 +233,11 @@ struct link_event {
     char text[SESSION_TEXT_MAX];
 };
 
+struct link_desktop { /* since version 3; RDP: the capabilities were exchanged, anew at each size */
+    char channels[CHANNELS_TEXT_MAX]; /* "desktop,clipboard,sound" */
+    char text[SESSION_TEXT_MAX];      /* client, size, security of both legs */
+};
+
 struct link_closed {
     uint8_t reason; /* enum end_reason */
     char author[NAME_MAX_LEN + 16];
@@ -495,6 +500,7 @@ struct link_gate_jump { /* broker, since version 3: fork a relay for the fd, who
     X(LINK_WATCH_CLOSED, 30, watch_closed, 'R')       \
     X(LINK_JUMP, 20, jump, 'R')                       \
     X(LINK_JUMP_CLOSED, 21, jump_closed, 'R')         \
+    X(LINK_DESKTOP, 68, desktop, 'R')                 \
     X(LINK_WELCOME, 32, welcome, 'B')                 \
     X(LINK_AUTH_RESULT, 33, auth_result, 'B')         \
     X(LINK_ROUTE_RESULT, 34, route_result, 'B')       \
@@ -547,6 +553,7 @@ struct link_message {
         struct link_resumed resumed;
         struct link_event event;
         struct link_closed closed;
+        struct link_desktop desktop;
         struct link_probe_step_msg probe_step;
         struct link_auth_keyboard auth_keyboard;
         struct link_auth_answer auth_answer;

@@ -38,6 +38,19 @@ enum policy_channel {
     POLICY_CHANNEL_STREAMLOCAL = 128
 };
 
+/* Bits of `rdp_channels`, in the order of its choices. */
+enum policy_rdp_channel {
+    POLICY_RDP_CLIPBOARD = 1,
+    POLICY_RDP_DRIVES = 2,
+    POLICY_RDP_PRINTERS = 4,
+    POLICY_RDP_SOUND = 8,
+    POLICY_RDP_MICROPHONE = 16,
+    POLICY_RDP_CAMERA = 32,
+    POLICY_RDP_USB = 64,
+    POLICY_RDP_SMARTCARD = 128,
+    POLICY_RDP_ALL = 255
+};
+
 #define POLICY_TEXT_MAX 512 /* bytes of a text with its NUL */
 
 /*
@@ -77,7 +90,12 @@ enum policy_channel {
       "too; sftp; forward (-L, -D, -W); remote-forward (-R); agent (-A); x11 (-X); streamlocal " \
       "(forwarded sockets, which this version cannot do). Or none, or all.")                     \
     X(watch_notice, "watch_notice", "recording", POLICY_BOOL, NULL, "yes", 0, 1,                 \
-      "Tell users on their screen when somebody watches their session, or joins it.")
+      "Tell users on their screen when somebody watches their session, or joins it.")           \
+    X(rdp_channels, "channels", "rdp", POLICY_SET,                                               \
+      "clipboard|drives|printers|sound|microphone|camera|usb|smartcard",                         \
+      "clipboard drives printers sound microphone camera usb smartcard", 0, 255,                 \
+      "What an RDP session may share between client and target beside the desktop: clipboard; "  \
+      "drives (and ports), printers, smartcard; sound; microphone; camera; usb. Or none, or all.")
 
 /* Keys whose value is a text; they follow the others in every list. */
 #define POLICY_TEXTS(X)                                                                          \

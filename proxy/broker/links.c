@@ -458,6 +458,7 @@ static const struct handler {
     {LINK_JUMP, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_jump},
     {LINK_JUMP_CLOSED, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_jump_closed},
     {LINK_RESUMED, STATE_SESSION | STATE_DIALING, link_on_resumed},
+    {LINK_DESKTOP, STATE_SESSION, link_on_desktop},
     {LINK_EVENT, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_event},
     {LINK_FILES, STATE_SESSION, link_on_files},
     {LINK_WATCH_CLOSED, STATE_SESSION, link_on_watch_closed},
@@ -815,6 +816,7 @@ static void keep_fixed(struct policy *fresh, const struct policy *old)
     fresh->on_failure = old->on_failure;
     fresh->channels = old->channels;
     fresh->max_channels = old->max_channels;
+    fresh->rdp_channels = old->rdp_channels;
     memcpy(fresh->forward_to, old->forward_to, sizeof(fresh->forward_to));
 }
 

@@ -75,6 +75,7 @@ struct relay_link {
     uint8_t version;
     bool is_adopted;        /* came by the scan */
     bool is_busy;           /* an attempt is being checked, or its refusal waits */
+    bool is_asking;         /* whether there is room to record: a route waits */
     bool is_settled;        /* the gate was told */
     bool is_end_sent;       /* END */
     bool is_ready;          /* logged in at the target: its host key is settled */
@@ -225,6 +226,7 @@ void link_on_channel(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_frame(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_recording_state(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_resumed(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_desktop(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_event(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_watch_closed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_files(struct relay_link *l, struct link_message *m, int *fds);

@@ -158,6 +158,7 @@ static const struct field fields_recording_state[] = {
     TEXT(recording_state.text),
 };
 static const struct field fields_resumed[] = {U8(resumed.unused, 0)};
+static const struct field fields_desktop[] = {TEXT(desktop.channels), TEXT(desktop.text)};
 static const struct field fields_event[] = {TEXT(event.kind), TEXT(event.text)};
 static const struct field fields_closed[] = {
     U8(closed.reason, END_REASON_COUNT - 1),
@@ -175,12 +176,8 @@ static const struct field fields_door[] = {
 static const struct field fields_back[] = {U8(back.reason, END_REASON_COUNT - 1), TEXT(back.text)};
 static const struct field fields_files[] = {BLOB(files.rows)};
 static const struct field fields_watch_closed[] = {
-    U64(watch_closed.watch),
-    U32(watch_closed.channel),
-    BOOLEAN(watch_closed.may_type),
-    TEXT(watch_closed.who),
-    U64(watch_closed.typed),
-    TEXT(watch_closed.text),
+    U64(watch_closed.watch), U32(watch_closed.channel), BOOLEAN(watch_closed.may_type),
+    TEXT(watch_closed.who),  U64(watch_closed.typed),   TEXT(watch_closed.text),
 };
 static const struct field fields_watch_end[] = {U64(watch_end.watch)};
 static const struct field fields_watch[] = {

@@ -7,17 +7,19 @@
 #include "proxy/rdp/le.h"
 #include "proxy/rdp/wire.h"
 
-#define CHANNEL_FIRST      0x00000001u
-#define CHANNEL_COMPRESSED 0x00200000u
-#define CMD_CREATE         1
-#define CMD_DATA_FIRST     2
-#define CMD_DATA           3
-#define CMD_CLOSE          4
-#define EVENT_TOUCH        3
-#define EVENT_PEN          8
+#define CHANNEL_FIRST       0x00000001u
+#define CHANNEL_LAST        0x00000002u
+#define CHANNEL_COMPRESSED  0x00200000u
+#define STATUS_UNSUCCESSFUL 0xc0000001u
+#define CMD_CREATE          1
+#define CMD_DATA_FIRST      2
+#define CMD_DATA            3
+#define CMD_CLOSE           4
+#define EVENT_TOUCH         3
+#define EVENT_PEN           8
 
 struct message {
-    uint8_t cmd, sp;
+    uint8_t cmd, sp, id_len;
     uint32_t channel;
 };
 
@@ -33,6 +35,7 @@ static bool take_message(struct cursor *c, struct message *m)
         return false;
     m->cmd = head >> 4;
     m->sp = head >> 2 & 3;
+    m->id_len = head & 3;
     switch (head & 3) {
     case 0:
         if (!cursor_u8(c, &low))
@@ -49,6 +52,36 @@ static bool take_message(struct cursor *c, struct message *m)
     default:
         return false;
     }
+}
+
+bool dvc_create_parse(struct cursor data, struct dvc_create *out)
+{
+    struct message m;
+    size_t len;
+
+    if (!take_message(&data, &m) || m.cmd != CMD_CREATE)
+        return false;
+    out->id_len = m.id_len;
+    out->id = m.channel;
+    len = strnlen((const char *)data.at, cursor_left(&data));
+    if (len >= sizeof(out->name))
+        len = sizeof(out->name) - 1; /* a name that is cut begins as the whole does */
+    memcpy(out->name, data.at, len);
+    out->name[len] = '\0';
+    return true;
+}
+
+void dvc_refusal_put(struct buffer *b, const struct dvc_create *c)
+{
+    static const size_t id_bytes[] = {1, 2, 4};
+    size_t id_len = id_bytes[c->id_len];
+
+    buffer_put_le32(b, (uint32_t)(1 + id_len + 4));
+    buffer_put_le32(b, CHANNEL_FIRST | CHANNEL_LAST);
+    buffer_put_u8(b, (uint8_t)(CMD_CREATE << 4 | c->id_len));
+    for (size_t i = 0; i < id_len; i++)
+        buffer_put_u8(b, (uint8_t)(c->id >> 8 * i));
+    buffer_put_le32(b, STATUS_UNSUCCESSFUL);
 }
 
 static bool is_name(struct cursor c, const char *name)

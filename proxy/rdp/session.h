@@ -76,6 +76,7 @@ struct target_side {
     uint32_t selected;                   /* PROTOCOL_SSL_BIT or PROTOCOL_HYBRID_BIT */
     struct credssp *nla;                 /* owned, while it runs */
     bool has_extended;                   /* X224_EXTENDED_CLIENT_DATA */
+    uint32_t allowed;                    /* POLICY_RDP_ bits */
     bool is_dropped[MCS_CHANNELS_MAX];   /* by policy: the client's channels that lead nowhere */
     uint16_t channels[MCS_CHANNELS_MAX]; /* the target's number of each; 0 when dropped */
     struct gcc_server ids;
@@ -174,6 +175,22 @@ bool nla_begin(struct rdp_session *s, const char *domain, const char *user, cons
 enum nla_state nla_step(struct rdp_session *s);
 const char *nla_why(const struct rdp_session *s);
 void nla_finish(struct rdp_session *s);
+
+/* ---- channels.c: what may be shared beside the desktop ---- */
+/* Which of the client's channels lead nowhere; before the target is told of them. */
+void channels_choose(struct rdp_session *s, uint64_t allowed);
+bool channels_are_all(const struct rdp_session *s);
+/* "desktop,clipboard,sound" */
+void channels_describe(const struct rdp_session *s, char *dst, size_t len);
+/* In a capability PDU at `at` (the frame f): virtual channels are not compressed. */
+void channels_stay_readable(enum share_type which, const struct share_pdu *pdu,
+                            const struct frame *f, uint8_t *at);
+/* The target opens a dynamic channel that is not allowed: it was answered, and must not go on.
+ * channel: the target's number of drdynvc. */
+bool channels_block_dynamic(struct rdp_session *s, uint16_t channel, struct cursor data);
+/* The client's data on rdpdr must not go on; what does is in `instead`, which may stay empty. */
+bool channels_filter_devices(struct rdp_session *s, uint16_t channel, struct cursor data,
+                             struct buffer *instead);
 
 /* ---- splice.c: whole PDUs both ways ---- */
 void splice_step(struct rdp_session *s);

@@ -139,6 +139,28 @@ enum parse confirm_active_parse(struct cursor body, struct share_facts *out)
     return parse_sets(body, source_len, out);
 }
 
+const uint8_t *capability_find(enum share_type which, struct cursor body, uint16_t type,
+                               size_t least)
+{
+    uint16_t source_len, sets_len, count, pad, got, len;
+    uint32_t share_id;
+    struct cursor set;
+
+    if (!cursor_le32(&body, &share_id) ||
+        (which == SHARE_CONFIRM_ACTIVE && !cursor_le16(&body, &pad)) ||
+        !cursor_le16(&body, &source_len) || !cursor_le16(&body, &sets_len) ||
+        !cursor_skip(&body, source_len) || !cursor_le16(&body, &count) || !cursor_le16(&body, &pad))
+        return NULL;
+    for (uint16_t i = 0; i < count; i++) {
+        if (!cursor_le16(&body, &got) || !cursor_le16(&body, &len) || len < 4 ||
+            !cursor_sub(&body, (size_t)len - 4, &set))
+            return NULL;
+        if (got == type)
+            return cursor_left(&set) >= least ? set.at : NULL;
+    }
+    return NULL;
+}
+
 /* ---- writing ---- */
 
 void licence_valid_put(struct buffer *b)

@@ -80,7 +80,9 @@ static bool is_message_channel(const struct rdp_session *s, uint16_t user_channe
 
 /* ---- from the client ---- */
 
-static bool human; /* of the run that is looked at */
+/* Of the run that is looked at. */
+static bool human;
+static struct buffer instead = {.max_len = TPKT_MAX}; /* goes in the place of a dropped PDU */
 
 static void look_at_confirm(struct rdp_session *s, const struct share_pdu *pdu)
 {
@@ -128,6 +130,8 @@ static enum verdict look_at_io_of_user(struct rdp_session *s, const struct mcs_p
             return DROP;
         if (share.type != SHARE_FLOW)
             put_le16(at + offset + SHARE_AT_SOURCE, s->t.user_id);
+        if (share.type == SHARE_CONFIRM_ACTIVE && !channels_are_all(s))
+            channels_stay_readable(SHARE_CONFIRM_ACTIVE, &share, f, at);
         look_at_share_of_user(s, &share);
     }
     return PASS;
@@ -156,6 +160,9 @@ static enum verdict look_at_data_of_user(struct rdp_session *s, const struct mcs
         v = look_at_io_of_user(s, pdu, f, at);
     else if (is_named(s, pdu->channel, "drdynvc"))
         human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
+    else if (is_named(s, pdu->channel, "rdpdr") &&
+             channels_filter_devices(s, channel, pdu->data, &instead))
+        return DROP;
     put_be16(at + MCS_AT_USER, (uint16_t)(s->t.user_id - MCS_BASE_CHANNEL));
     put_be16(at + MCS_AT_CHANNEL, channel);
     return v;
@@ -193,6 +200,18 @@ static enum verdict look_at_user(struct rdp_session *s, const struct frame *f, u
 
 /* ---- from the target ---- */
 
+static void tell_desktop(struct rdp_session *s)
+{
+    const struct share_facts *f = &s->desktop.facts;
+    char channels[CHANNELS_TEXT_MAX], text[SESSION_TEXT_MAX];
+
+    channels_describe(s, channels, sizeof(channels));
+    snprintf(text, sizeof(text), "%ux%u, %u bpp; client %.60s, build %u, %s; target %s", f->width,
+             f->height, f->bpp, s->u.client.name, s->u.client.build, SSL_get_version(s->user.ssl),
+             SSL_get_version(s->target.ssl));
+    relay_desktop(s->relay, channels, text);
+}
+
 static void tell_ready(struct rdp_session *s)
 {
     char text[SESSION_DEVICE_MAX];
@@ -220,6 +239,7 @@ static void look_at_demand(struct rdp_session *s, const struct share_pdu *pdu)
         d->has_demand = true;
         tell_ready(s);
     }
+    tell_desktop(s);
 }
 
 static enum verdict redirected(struct rdp_session *s)
@@ -270,7 +290,8 @@ static bool is_share(struct cursor c)
            (share.type == SHARE_DEMAND_ACTIVE || share.type == SHARE_REDIRECTION);
 }
 
-static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs_pdu *pdu)
+static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs_pdu *pdu,
+                                         const struct frame *f, uint8_t *at)
 {
     struct cursor c = pdu->data, head = c;
     struct share_pdu share;
@@ -285,13 +306,15 @@ static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs
     while (v == PASS && cursor_left(&c) > 1) {
         if (share_next(&c, &share) != PARSE_OK)
             return end_for_nonsense(s, true);
+        if (share.type == SHARE_DEMAND_ACTIVE && !channels_are_all(s))
+            channels_stay_readable(SHARE_DEMAND_ACTIVE, &share, f, at);
         v = look_at_share_of_target(s, &share);
     }
     return v;
 }
 
 static enum verdict look_at_data_of_target(struct rdp_session *s, const struct mcs_pdu *pdu,
-                                           uint8_t *at)
+                                           const struct frame *f, uint8_t *at)
 {
     uint16_t channel = to_user(s, pdu->channel), flags;
     struct cursor head = pdu->data;
@@ -300,11 +323,14 @@ static enum verdict look_at_data_of_target(struct rdp_session *s, const struct m
     if (channel == 0)
         return DROP;
     if (channel == s->u.ids.io_channel)
-        v = look_at_io_of_target(s, pdu);
+        v = look_at_io_of_target(s, pdu, f, at);
     else if (is_message_channel(s, channel))
         v = cursor_le16(&head, &flags) && flags & SEC_TRANSPORT_REQ ? DROP : PASS;
-    else if (is_named(s, channel, "drdynvc"))
+    else if (is_named(s, channel, "drdynvc")) {
+        if (channels_block_dynamic(s, pdu->channel, pdu->data))
+            return DROP;
         dvc_server_scan(pdu->data, &s->desktop.dvc);
+    }
     put_be16(at + MCS_AT_CHANNEL, channel);
     return v;
 }
@@ -341,7 +367,7 @@ static enum verdict look_at_target(struct rdp_session *s, const struct frame *f,
     if (mcs_parse(frame_body(f), &pdu) != PARSE_OK)
         return end_for_nonsense(s, true);
     if (pdu.type == MCS_DATA_INDICATION)
-        return look_at_data_of_target(s, &pdu, at);
+        return look_at_data_of_target(s, &pdu, f, at);
     if (pdu.type == MCS_ULTIMATUM)
         return target_says_bye(s);
     return DROP;
@@ -375,6 +401,9 @@ static void run(struct way *w)
                 leg_send(w->to, start, (size_t)(f.data - start));
             w->passed += (size_t)(f.data - start);
             start = c.at;
+            if (instead.len && !instead.failed)
+                leg_send(w->to, instead.data, instead.len);
+            buffer_reset(&instead);
             w->s->desktop.dropped += v == DROP;
         }
         can_go_on = v != STOP && !is_over(w);

@@ -393,6 +393,7 @@ void target_routed(struct rdp_session *s, const struct link_route_result *route,
     }
     *s->t.route = *route;
     text_copy(s->t.name, sizeof(s->t.name), route->target);
+    channels_choose(s, route->policy.rdp_channels);
     s->t.step = TARGET_X224;
     s->t.deadline_ms = clock_mono_ms() + TARGET_LOGIN_MS;
     s->phase = PHASE_TARGET;

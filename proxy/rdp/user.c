@@ -300,7 +300,10 @@ void user_result(struct rdp_session *s, const struct link_auth_result *result)
         return;
     if (result->result != LINK_AUTH_OK) {
         session_end(s, END_POLICY, "policy", "the login failed",
-                    result->text[0] ? result->text : "Wrong user name or password.");
+                    result->text[0]                       ? result->text
+                    : result->result == LINK_AUTH_PARTIAL ? "You need a second factor, which this "
+                                                            "proxy cannot ask for over RDP yet."
+                                                          : "Wrong user name or password.");
     } else if (!l->target[0]) {
         session_end(s, END_POLICY, "policy", "the login names no target",
                     "Which target? Log in as USER+TARGET, for example alice+win01, or enter the "

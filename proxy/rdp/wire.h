@@ -288,7 +288,12 @@ struct share_facts {
 enum parse demand_active_parse(struct cursor body, struct share_facts *out);
 enum parse confirm_active_parse(struct cursor body, struct share_facts *out);
 
-/* The facts of a logon that Save Session Info tells. */
+#define CAPABILITY_VIRTUAL_CHANNEL 20
+/* In the body of one of the two: the inside of the set of this type, or NULL when there is none, or
+ * it has fewer than `least` bytes. */
+const uint8_t *capability_find(enum share_type which, struct cursor body, uint16_t type,
+                               size_t least);
+
 MUST_CHECK bool error_info_parse(struct cursor body, uint32_t *code);
 
 /* Bodies of MCS data; the caller wraps them (mcs_data_put). */
@@ -327,10 +332,40 @@ struct dvc_state {
     bool has_input, has_graphics;
     uint32_t graphics_id;
 };
+/* A request of the target's to open a channel; name is borrowed. False when it is none. */
+struct dvc_create {
+    uint8_t id_len; /* as sent: 0, 1, 2 for 1, 2, 4 bytes */
+    uint32_t id;
+    char name[128];
+};
+MUST_CHECK bool dvc_create_parse(struct cursor data, struct dvc_create *out);
+/* The client's answer that it could not: data of the static channel drdynvc. */
+void dvc_refusal_put(struct buffer *b, const struct dvc_create *c);
+
 /* data: of the static channel drdynvc, CHANNEL_PDU_HEADER included. Never fails: what cannot be
  * read is not tracked. */
 void dvc_server_scan(struct cursor data, struct dvc_state *s);
 /* True when it carries touch or pen. */
 bool dvc_client_scan(struct cursor data, const struct dvc_state *s);
+
+/* ---- devices: devices.c, [MS-RDPEFS] ---- */
+
+enum device_type {
+    DEVICE_SERIAL = 0x01,
+    DEVICE_PARALLEL = 0x02,
+    DEVICE_PRINT = 0x04,
+    DEVICE_FILESYSTEM = 0x08,
+    DEVICE_SMARTCARD = 0x20
+};
+
+enum devices_verdict { DEVICES_OTHER, DEVICES_WRITTEN, DEVICES_DROP };
+
+/*
+ * data: of the static channel rdpdr from the client, CHANNEL_PDU_HEADER included. When it announces
+ * devices, those whose type is not in `allowed` are left out: WRITTEN has the new data in b, DROP
+ * means that it cannot be read (compressed, in pieces), so that nothing of it may go on. OTHER is
+ * something else, which may.
+ */
+enum devices_verdict devices_filter(struct cursor data, uint32_t allowed, struct buffer *b);
 
 #endif

@@ -116,6 +116,8 @@ void relay_frame(struct relay *r, const struct link_frame *frame);
 void relay_recording_state(struct relay *r, uint32_t channel, enum recording_state state,
                            const char *text);
 void relay_event(struct relay *r, const char *kind, const char *text);
+/* RDP: what is shared, comma separated, and what an admin wants to know of both legs. */
+void relay_desktop(struct relay *r, const char *channels, const char *text);
 void relay_watch_closed(struct relay *r, const struct link_watch_closed *closed);
 /* What was done to a file; goes in batches, see files.h. */
 void relay_file(struct relay *r, const struct file_row *row);

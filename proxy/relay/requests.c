@@ -213,6 +213,15 @@ void relay_recording_state(struct relay *r, uint32_t channel, enum recording_sta
     uplink_put(r, OUTBOX_LATEST);
 }
 
+void relay_desktop(struct relay *r, const char *channels, const char *text)
+{
+    struct link_desktop *d = &uplink_begin(LINK_DESKTOP)->desktop;
+
+    text_copy(d->channels, sizeof(d->channels), channels);
+    text_copy(d->text, sizeof(d->text), text);
+    uplink_put(r, OUTBOX_LATEST);
+}
+
 void relay_event(struct relay *r, const char *kind, const char *text)
 {
     struct link_event *e = &uplink_begin(LINK_EVENT)->event;
