@@ -18,14 +18,17 @@ bool refuse_is_allowed(const struct session *s, enum policy_channel kind)
     return (relay_policy(s->relay)->channels & (uint64_t)kind) != 0;
 }
 
-static void note(struct session *s, const char *what)
+static void note(struct session *s, enum policy_channel kind, const char *what)
 {
+    bool is_beyond_us = kind == POLICY_CHANNEL_STREAMLOCAL && refuse_is_allowed(s, kind);
     static struct log_limit limit;
     char text[SESSION_TEXT_MAX];
 
     if (!log_limit_allows(&limit, REFUSALS_A_MIN, "refused channels"))
         return;
-    snprintf(text, sizeof(text), "the policy does not allow %s", what);
+    snprintf(text, sizeof(text),
+             is_beyond_us ? "libssh does not pass it on: %s" : "the policy does not allow %s",
+             what);
     log_info("channel refused: %s", text);
     relay_event(s->relay, "channel-refused", text);
 }
@@ -45,7 +48,7 @@ void refuse_tell(struct session *s, enum policy_channel kind, const char *what)
 {
     char text[SESSION_TEXT_MAX];
 
-    note(s, what);
+    note(s, kind, what);
     say_debug(s, what);
     if (s->told_refused & (uint64_t)kind)
         return;
@@ -54,11 +57,11 @@ void refuse_tell(struct session *s, enum policy_channel kind, const char *what)
     notice_add(s, text);
 }
 
-void refuse_start(struct channel *c, const char *what)
+void refuse_start(struct channel *c, enum policy_channel kind, const char *what)
 {
     char text[SESSION_TEXT_MAX];
 
-    note(c->session, what);
+    note(c->session, kind, what);
     say_debug(c->session, what);
     snprintf(text, sizeof(text), "Not allowed here: %s.%s", what, c->has_pty ? "\r\n" : "\n");
     (void)pump_show(c, text, strlen(text), true);

@@ -434,7 +434,7 @@ static bool refuse(struct channel *c, struct request *r)
         return false;
     answer(r, r->row->starts);
     if (r->row->starts)
-        refuse_start(c, refused_text(kind));
+        refuse_start(c, kind, refused_text(kind));
     else
         refuse_tell(c->session, kind, refused_text(kind));
     drop_head(c);

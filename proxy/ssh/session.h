@@ -317,7 +317,7 @@ bool refuse_is_allowed(const struct session *s, enum policy_channel kind);
 void refuse_tell(struct session *s, enum policy_channel kind, const char *what);
 /* The same for something that would run on this channel: on its stderr, and it ends with status 1.
  */
-void refuse_start(struct channel *c, const char *what);
+void refuse_start(struct channel *c, enum policy_channel kind, const char *what);
 
 /* ---- overheard.c: what libssh refuses without asking ---- */
 void overheard_begin(void);

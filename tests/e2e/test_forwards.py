@@ -19,6 +19,7 @@ import pytest
 import harness
 import peers
 from harness import wait_until
+from test_jump import Jumper
 from peers import (CHANNEL_OPEN, CHANNEL_OPEN_CONFIRMATION, CHANNEL_OPEN_FAILURE, CHANNEL_SUCCESS,
                    CHANNEL_FAILURE, GLOBAL_REQUEST, REQUEST_FAILURE, REQUEST_SUCCESS)
 
@@ -325,6 +326,28 @@ def test_forwards_beside_ten_sessions(client, proxy, echo, tmp_path):
                 assert read_all(s, 1) == b"x"
             r = client.ssh("echo runs", flags=["-S", master])
             assert r.stdout == "runs\n"
+
+
+def test_forwards_outlive_the_daemon(client, proxy, echo):
+    port = harness.free_port()
+    with tunnel(client, "-L", "%d:%s" % (port, echo.address)):
+        with connected(port) as s, connected(port) as other:
+            for one in (s, other):
+                one.sendall(b"x")
+                assert read_all(one, 1) == b"x"
+            proxy.stop()
+            s.sendall(b"alone")
+            assert read_all(s, 5) == b"alone"
+            proxy.start()
+            wait_until(lambda: proxy.sessions()[0]["channels"] == ["forward"] * 2, "both are known")
+            with connected(port) as third:
+                third.sendall(b"new")
+                assert read_all(third, 3) == b"new"
+            other.close()
+            wait_until(lambda: proxy.sessions()[0]["channels"] == ["forward"], "one is left")
+            s.sendall(b"on")
+            assert read_all(s, 2) == b"on"
+    assert proxy.wait_history(1)[0]["bytesIn"] == 12
 
 
 def test_upload_and_forward_count(client, proxy, echo):
@@ -637,18 +660,18 @@ def test_policy_refuses_x11(client, proxy, display):
 
 def test_sockets_are_refused_at_once(client, proxy, tmp_path):
     """libssh knows no streamlocal: refused whatever the policy says, and said."""
-    only(proxy, "all")
     local = harness.free_port()
     with tunnel(client, "-v", "-L", "%d:/run/some.sock" % local) as p:
         with connected(local) as s:
             assert read_all(s) == b""
-    refused_event(proxy, "forwarding to a socket")
+    assert refused_event(proxy, "forwarding to a socket").startswith("the policy does not allow ")
+    only(proxy, "all")
     begin = time.monotonic()
     r = client.ssh("echo on", flags=["-v", "-R", "/tmp/%s:127.0.0.1:1" % harness.random_name()])
     assert r.stdout == "on\n" and time.monotonic() - begin < 20
     assert "remote port forwarding failed" in r.stderr
     assert "Not allowed here: forwarding of a socket by the target" in r.stderr
-    refused_event(proxy, "forwarding of a socket by the target")
+    assert refused_event(proxy, "forwarding of a socket by the target").startswith("libssh ")
 
 
 def test_policy_of_a_grant_and_of_the_configuration(make_proxy, target, keys, echo):
@@ -691,6 +714,22 @@ def test_requests_on_a_forward_are_refused(raw, echo):
                          ("pty-req", ("xterm", 80, 24, 0, 0, "\0"))):
         raw.request(name, True, *fields)
         assert raw.hear(CHANNEL_SUCCESS, CHANNEL_FAILURE)[0] == CHANNEL_FAILURE
+
+
+def test_forwards_through_a_jump(proxy, keys, echo):
+    """-L and -R behind ssh -J: the inner session's, with the events of that."""
+    jumper = Jumper(proxy, keys.make("alice"))
+    port = harness.free_port()
+    p = jumper.popen(flags=["-N", "-L", "%d:%s" % (port, echo.address)])
+    try:
+        with connected(port) as s:
+            s.sendall(b"inside")
+            assert read_all(s, 6) == b"inside"
+            wait_until(lambda: proxy.sessions()[0]["channels"] == ["forward"], "it is listed")
+    finally:
+        wait_until(lambda: p.poll() is not None or p.terminate(), "ssh ends", every=0.5)
+    wait_until(lambda: any(" forward in=6 out=6 " in t for t in texts(proxy, "channel-close")),
+               "an event with its bytes")
 
 
 # ---- a hostile target
