@@ -8,8 +8,8 @@
  * where the first `bytes` of the recording hold everything so far; then events as in a recording,
  * `[seconds,"o","text"]` (o output, r size, m notice; seconds since the terminal was opened; bytes
  * that are no UTF-8 are U+FFFD), and at last {"end":"CODE","text":"..."}: `over` (the terminal is
- * closed), `slow` (the watcher did not read), `broker` (the daemon was restarted), `withdrawn`, `refused`. What
- * a watcher who may type sends goes to the target as it is.
+ * closed), `slow` (the watcher did not read), `broker` (the daemon was restarted), `withdrawn`,
+ * `refused`. What a watcher who may type sends goes to the target as it is.
  *
  * Never in the way: each watcher has a bounded queue, and who does not keep up is dropped.
  */
