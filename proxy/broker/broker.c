@@ -669,11 +669,11 @@ static void finish(struct broker *b)
     dialer_destroy(b->dialer);
     probes_destroy(b->probes);
     workers_destroy(b->hash_workers);
+    workers_destroy(b->sync_workers);
+    recordings_destroy(b->recordings);
     links_destroy(b->links); /* after all whose answers look for a link */
     pam_helper_destroy(b->pam);
     user_cas_free(b->user_cas);
-    recordings_destroy(b->recordings);
-    workers_destroy(b->sync_workers);
     tracker_destroy(b->tracker);
     store_close(b->store);
     for (size_t i = 0; i < sizeof(b->signals) / sizeof(b->signals[0]); i++)

@@ -229,6 +229,44 @@ static void begin_dial(struct relay_link *l, const struct store_target *target)
     }
 }
 
+static void open_route(struct relay_link *l, const struct store_target *target)
+{
+    char text[SESSION_TEXT_MAX];
+
+    if (open_session(l, target, text, sizeof(text)) < 0) {
+        link_note(l, "route-refused", text);
+        route_refused(l, END_POLICY, text);
+        return;
+    }
+    begin_dial(l, target);
+}
+
+static void refuse_unrecorded(struct relay_link *l, const char *text)
+{
+    link_note(l, "route-refused", text);
+    route_refused(l, END_RECORDING_FAILED, text);
+}
+
+/* There is room to record, or not; who the target is may have changed while the disk was asked. */
+static void space_told(const struct recordings_answer *a, void *arg)
+{
+    struct relay_link *l = link_by_serial(arg, a->serial);
+    struct store_target target;
+    struct policy policy;
+
+    if (!l || !l->is_asking)
+        return;
+    l->is_asking = false;
+    if (l->state != STATE_CHOOSING)
+        return;
+    if (a->result < 0)
+        refuse_unrecorded(l, a->text);
+    else if (link_resolve(l, &policy, &target) < 0)
+        route_refused(l, END_REVOKED, "access was withdrawn");
+    else
+        open_route(l, &target);
+}
+
 void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
 {
     struct broker *b = l->links->broker;
@@ -237,6 +275,11 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
     int r;
 
     (void)fds;
+    if (l->is_asking) {
+        log_warn("relay pid=%d asks for a second route and is ended", l->pid);
+        link_drop(l, "out of order");
+        return;
+    }
     if (l->outer_pid && strcmp(l->jump_target, m->route.target) != 0) {
         log_warn("relay pid=%d jumps to another target than it said and is ended", l->pid);
         link_drop(l, "out of order");
@@ -267,19 +310,14 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
         return;
     }
     /* RDP is not recorded yet: a full disk is nothing to it */
-    if (l->protocol == PROTOCOL_SSH && l->policy.record &&
-        l->policy.on_failure != ON_FAILURE_CONTINUE &&
-        recordings_check(b->recordings, text, sizeof(text)) < 0) {
-        link_note(l, "route-refused", text);
-        route_refused(l, END_RECORDING_FAILED, text);
-        return;
+    if (l->protocol != PROTOCOL_SSH || !l->policy.record ||
+        l->policy.on_failure == ON_FAILURE_CONTINUE) {
+        open_route(l, &target);
+    } else if (recordings_check(b->recordings, space_told, l->links, l->serial) == 0) {
+        l->is_asking = true;
+    } else {
+        refuse_unrecorded(l, "this session would be recorded, and too much waits for the disk");
     }
-    if (open_session(l, &target, text, sizeof(text)) < 0) {
-        link_note(l, "route-refused", text);
-        route_refused(l, END_POLICY, text);
-        return;
-    }
-    begin_dial(l, &target);
 }
 
 struct target_rows {

@@ -23,40 +23,54 @@
 
 #define LEAVE_S        3   /* after CLOSED the process must go: nobody goes on unseen */
 #define RECORDINGS_MAX 128 /* open at once for one session; a relay can hold 64 */
+/* The answer to the relay; fd -1: not recorded. */
+static void say_recording(struct relay_link *l, uint32_t channel, int fd, const char *text)
+{
+    struct broker *b = l->links->broker;
+    struct link_recording *answer = &link_begin(l, LINK_RECORDING)->recording;
+    bool may_go_on = l->policy.on_failure == ON_FAILURE_CONTINUE;
+
+    answer->channel = channel;
+    text_copy(answer->text, sizeof(answer->text), text);
+    answer->verdict = fd >= 0 ? LINK_RECORD_YES : may_go_on ? LINK_RECORD_NO : LINK_RECORD_REFUSED;
+    link_say_fds(l, &fd, fd >= 0 ? 1 : 0);
+    if (fd < 0)
+        link_note(l, "recording-failed", text);
+    tracker_recording(b->tracker, l->session_id,
+                      fd >= 0     ? RECORDING_OK
+                      : may_go_on ? RECORDING_DEGRADED
+                                  : RECORDING_FAILED);
+}
+
+static void recording_opened(const struct recordings_answer *a, void *arg)
+{
+    struct links *all = arg;
+    struct relay_link *l = link_by_serial(all, a->serial);
+
+    if (l && l->state == STATE_SESSION && l->session_id == a->session_id)
+        say_recording(l, a->channel, a->fd, a->text);
+    else if (a->fd >= 0) /* the session ended meanwhile */
+        recordings_close_channel(all->broker->recordings, a->session_id, a->channel);
+    if (a->fd >= 0)
+        close(a->fd);
+}
+
 void link_on_record_open(struct relay_link *l, struct link_message *m, int *fds)
 {
     struct broker *b = l->links->broker;
-    struct link_recording *answer;
-    char err[SESSION_TEXT_MAX] = "";
-    int fd;
+    uint32_t channel = m->record_open.channel;
 
     (void)fds;
-    if (m->record_open.channel == 0 ||
-        recordings_count(b->recordings, l->session_id) >= RECORDINGS_MAX) {
+    if (channel == 0 || recordings_count(b->recordings, l->session_id) >= RECORDINGS_MAX) {
         log_warn("relay pid=%d session=%llu asks for a recording too many and is ended", l->pid,
                  (unsigned long long)l->session_id);
         link_drop(l, "too many recordings");
         return;
     }
-    fd = recordings_open(b->recordings, l->session_id, m->record_open.channel, err, sizeof(err));
-    answer = &link_begin(l, LINK_RECORDING)->recording;
-    answer->channel = m->record_open.channel;
-    text_copy(answer->text, sizeof(answer->text), err);
-    if (fd >= 0)
-        answer->verdict = LINK_RECORD_YES;
-    else
-        answer->verdict =
-            l->policy.on_failure == ON_FAILURE_CONTINUE ? LINK_RECORD_NO : LINK_RECORD_REFUSED;
-    link_say_fds(l, &fd, fd >= 0 ? 1 : 0);
-    if (fd >= 0) {
-        close(fd);
-        tracker_recording(b->tracker, l->session_id, RECORDING_OK);
-        return;
-    }
-    link_note(l, "recording-failed", err);
-    tracker_recording(b->tracker, l->session_id,
-                      l->policy.on_failure == ON_FAILURE_CONTINUE ? RECORDING_DEGRADED
-                                                                  : RECORDING_FAILED);
+    if (recordings_open(b->recordings, l->session_id, channel, recording_opened, l->links,
+                        l->serial) < 0)
+        say_recording(l, channel, -1,
+                      "this session would be recorded, and too much waits for the disk");
 }
 
 static const struct {

@@ -22,6 +22,7 @@
 
 #define SYNC_EVERY_S  4 /* with a frame that may be 1 s old: power loss takes at most 5 s */
 #define SPACE_EVERY_S 1
+#define ANSWER_S      5 /* a disk that does not answer in this time is taken for a broken one */
 
 struct recorded {
     TAILQ_ENTRY(recorded) entry;
@@ -33,17 +34,38 @@ struct recorded {
 };
 TAILQ_HEAD(recorded_list, recorded);
 
+/* Who asked the disk for something, and is answered once: with what it said, or at the time. */
+struct waiting {
+    TAILQ_ENTRY(waiting) entry;
+    struct recordings *recordings; /* not owned */
+    uint64_t number;
+    uint64_t session_id;
+    uint32_t channel; /* 0: asked for space only */
+    char path[256];
+    struct event *timer;
+    recordings_answer_fn fn;
+    void *arg;
+    uint64_t serial;
+};
+TAILQ_HEAD(waiting_list, waiting);
+
 struct recordings {
+    struct event_base *base; /* not owned */
     struct store *store;     /* not owned */
     struct workers *workers; /* not owned */
     struct event *sync_timer, *space_timer;
     struct recorded_list live;
     recordings_short_fn on_short;
     void *arg;
+    struct waiting_list waiting;
+    uint64_t next_number;
+    bool is_asking; /* how much space there is */
     char dir[256];
     int dir_fd;
-    uint64_t min_free;
+    uint64_t min_free, free_bytes; /* free_bytes: at the last look */
 };
+
+static void space_ask(struct recordings *r);
 
 /* ---- sync ---- */
 
@@ -59,6 +81,7 @@ static void sync_run(struct job *job)
 
     if (fdatasync(j->fd) < 0)
         j->error = errno;
+    close(j->fd); /* which may take as long */
 }
 
 static void sync_done(struct job *job)
@@ -68,7 +91,6 @@ static void sync_done(struct job *job)
 
     if (j->error && log_limit_allows(&limit, 6, "failed syncs of recordings"))
         log_error("a recording could not be synced to disk: %s", strerror(j->error));
-    close(j->fd);
     free(j);
 }
 
@@ -109,22 +131,157 @@ static void sync_cb(evutil_socket_t fd, short what, void *arg)
             sync_submit(r, rec);
         save_row(r, rec);
     }
+    space_ask(r);
+}
+
+/* ---- what the disk is asked, in a thread ---- */
+
+/* A look at the space, and the making of a file when there is a name. */
+struct probe {
+    struct job job;
+    struct recordings *recordings; /* for the loop's half */
+    uint64_t number;               /* of who waits; 0: the space's own round */
+    int dir_fd;                    /* a duplicate: the directory may be another one meanwhile */
+    uint64_t min_free;
+    char day[16], name[64]; /* "" for none */
+    bool has_run;
+    int error; /* errno */
+    uint64_t free_bytes;
+    int fd; /* of the file */
+};
+
+/* An empty file of ours that nobody else has a name for: a broker that was killed between making it
+ * and answering left it, and the relay asks again. */
+static int reopen_empty(int dir, const char *name)
+{
+    int fd = openat(dir, name, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && st.st_nlink == 1 &&
+        st.st_uid == geteuid() && fcntl(fd, F_SETFL, O_APPEND) == 0)
+        return fd;
+    close(fd);
+    errno = EEXIST;
+    return -1;
+}
+
+/* DAY/NAME below the directory, made without following anything that was planted there. */
+static int open_file(int top, const char *day, const char *name)
+{
+    int dir, fd = -1;
+
+    if (mkdirat(top, day, 0700) < 0 && errno != EEXIST)
+        return -1;
+    dir = openat(top, day, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return -1;
+    fd = openat(dir, name, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EEXIST)
+        fd = reopen_empty(dir, name);
+    close(dir);
+    return fd;
+}
+
+static void probe_run(struct job *job)
+{
+    struct probe *p = (struct probe *)job;
+    struct statvfs v;
+
+    p->has_run = true;
+    if (fstatvfs(p->dir_fd, &v) < 0) {
+        p->error = errno;
+        return;
+    }
+    p->free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
+    if (!p->name[0] || p->free_bytes < p->min_free)
+        return;
+    p->fd = open_file(p->dir_fd, p->day, p->name);
+    if (p->fd < 0)
+        p->error = errno;
+}
+
+static void probe_done(struct job *job);
+
+static int probe_submit(struct recordings *r, uint64_t number, const char *day, const char *name)
+{
+    struct probe *p = calloc(1, sizeof(*p));
+
+    if (!p)
+        return ERR_MEMORY;
+    p->job.run = probe_run;
+    p->job.done = probe_done;
+    p->job.lane = number | (UINT64_C(1) << 62);
+    p->recordings = r;
+    p->number = number;
+    p->min_free = r->min_free;
+    p->fd = -1;
+    text_copy(p->day, sizeof(p->day), day);
+    text_copy(p->name, sizeof(p->name), name);
+    p->dir_fd = fcntl(r->dir_fd, F_DUPFD_CLOEXEC, 3);
+    if (p->dir_fd >= 0 && workers_submit(r->workers, &p->job) == 0)
+        return 0;
+    if (p->dir_fd >= 0)
+        close(p->dir_fd);
+    free(p);
+    return ERR_BUSY;
+}
+
+static void answer(struct waiting *w, int fd, int result, const char *text)
+{
+    const struct recordings_answer a = {.serial = w->serial,
+                                        .session_id = w->session_id,
+                                        .channel = w->channel,
+                                        .result = result,
+                                        .fd = fd,
+                                        .text = text};
+    recordings_answer_fn fn = w->fn;
+    void *arg = w->arg;
+
+    TAILQ_REMOVE(&w->recordings->waiting, w, entry);
+    event_free(w->timer);
+    free(w);
+    fn(&a, arg);
+}
+
+static void late_cb(evutil_socket_t fd, short what, void *arg)
+{
+    static struct log_limit limit;
+    struct waiting *w = arg;
+
+    (void)fd, (void)what;
+    if (log_limit_allows(&limit, 6, "slow answers of the recordings' disk"))
+        log_error("the disk of %s has not answered for %d s", w->recordings->dir, ANSWER_S);
+    answer(w, -1, ERR_SYSTEM, "this session would be recorded, and the disk does not answer");
+}
+
+static int ask(struct recordings *r, const struct waiting *what, const char *day, const char *name)
+{
+    struct waiting *w = malloc(sizeof(*w));
+    const struct timeval wait = {ANSWER_S, 0};
+
+    if (!w)
+        return ERR_MEMORY;
+    *w = *what;
+    w->recordings = r;
+    w->number = ++r->next_number;
+    w->timer = evtimer_new(r->base, late_cb, w);
+    if (w->timer && event_add(w->timer, &wait) == 0 && probe_submit(r, w->number, day, name) == 0) {
+        TAILQ_INSERT_TAIL(&r->waiting, w, entry);
+        return 0;
+    }
+    if (w->timer)
+        event_free(w->timer);
+    free(w);
+    return ERR_BUSY;
 }
 
 /* ---- space ---- */
 
 uint64_t recordings_free_bytes(const struct recordings *r)
 {
-    struct statvfs v;
-
-    if (r->dir_fd < 0 || fstatvfs(r->dir_fd, &v) < 0)
-        return 0;
-    return (uint64_t)v.f_bavail * v.f_frsize;
-}
-
-static bool is_short(const struct recordings *r)
-{
-    return recordings_free_bytes(r) < r->min_free;
+    return r->free_bytes;
 }
 
 static void arm_space(struct recordings *r)
@@ -137,19 +294,32 @@ static void arm_space(struct recordings *r)
         event_add(r->space_timer, &tv);
 }
 
+static void space_ask(struct recordings *r)
+{
+    if (!r->is_asking && probe_submit(r, 0, "", "") == 0)
+        r->is_asking = true;
+}
+
 static void space_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct recordings *r = arg;
-    struct recorded *rec;
-    bool now_short = is_short(r);
 
     (void)fd, (void)what;
+    space_ask(r);
+    arm_space(r);
+}
+
+static void space_told(struct recordings *r, uint64_t free_bytes)
+{
+    bool now_short = free_bytes < r->min_free;
+    struct recorded *rec;
+
+    r->free_bytes = free_bytes;
     TAILQ_FOREACH (rec, &r->live, entry) {
         if (now_short && !rec->told_short && !rec->row.is_closed)
             r->on_short(rec->row.session_id, r->arg);
         rec->told_short = now_short;
     }
-    arm_space(r);
 }
 
 /* ---- set-up ---- */
@@ -167,8 +337,10 @@ struct recordings *recordings_create(struct event_base *base, struct store *stor
     r->workers = workers;
     r->on_short = on_short;
     r->arg = arg;
+    r->base = base;
     r->dir_fd = -1;
     TAILQ_INIT(&r->live);
+    TAILQ_INIT(&r->waiting);
     r->sync_timer = event_new(base, -1, EV_PERSIST, sync_cb, r);
     r->space_timer = event_new(base, -1, 0, space_cb, r);
     if (!r->sync_timer || !r->space_timer || event_add(r->sync_timer, &every) < 0) {
@@ -188,9 +360,12 @@ static void recorded_free(struct recorded *rec)
 void recordings_destroy(struct recordings *r)
 {
     struct recorded *rec;
+    struct waiting *w;
 
     if (!r)
         return;
+    while ((w = TAILQ_FIRST(&r->waiting))) /* its thread hangs, and is left behind */
+        answer(w, -1, ERR_CLOSED, "");
     while ((rec = TAILQ_FIRST(&r->live))) {
         save_row(r, rec);
         TAILQ_REMOVE(&r->live, rec, entry);
@@ -208,6 +383,7 @@ void recordings_destroy(struct recordings *r)
 int recordings_configure(struct recordings *r, const char *dir, uint64_t min_free, char *err,
                          size_t err_len)
 {
+    struct statvfs v;
     int fd;
 
     if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
@@ -223,6 +399,7 @@ int recordings_configure(struct recordings *r, const char *dir, uint64_t min_fre
         close(r->dir_fd);
     r->dir_fd = fd;
     r->min_free = min_free;
+    r->free_bytes = fstatvfs(fd, &v) == 0 ? (uint64_t)v.f_bavail * v.f_frsize : 0;
     text_copy(r->dir, sizeof(r->dir), dir);
     return 0;
 }
@@ -230,14 +407,6 @@ int recordings_configure(struct recordings *r, const char *dir, uint64_t min_fre
 const char *recordings_dir(const struct recordings *r)
 {
     return r->dir;
-}
-
-int recordings_check(const struct recordings *r, char *err, size_t err_len)
-{
-    if (!is_short(r))
-        return 0;
-    snprintf(err, err_len, "this session would be recorded, and there is no room left to record");
-    return ERR_FULL;
 }
 
 /* ---- a recording's life ---- */
@@ -260,40 +429,6 @@ static void file_name(char *dst, size_t len, uint64_t session_id, uint32_t chann
         snprintf(dst, len, "%llu.%u.cast.zst", (unsigned long long)session_id, channel);
 }
 
-/* An empty file of ours that nobody else has a name for: a broker that was killed between making it
- * and answering left it, and the relay asks again. */
-static int reopen_empty(int dir, const char *name)
-{
-    int fd = openat(dir, name, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat st;
-
-    if (fd < 0)
-        return -1;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && st.st_nlink == 1 &&
-        st.st_uid == geteuid() && fcntl(fd, F_SETFL, O_APPEND) == 0)
-        return fd;
-    close(fd);
-    errno = EEXIST;
-    return -1;
-}
-
-/* DAY/NAME below the directory, made without following anything that was planted there. */
-static int open_file(const struct recordings *r, const char *day, const char *name)
-{
-    int dir, fd = -1;
-
-    if (mkdirat(r->dir_fd, day, 0700) < 0 && errno != EEXIST)
-        return -1;
-    dir = openat(r->dir_fd, day, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (dir < 0)
-        return -1;
-    fd = openat(dir, name, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == EEXIST)
-        fd = reopen_empty(dir, name);
-    close(dir);
-    return fd;
-}
-
 static struct recorded *track(struct recordings *r, const struct store_recording *row, int fd)
 {
     struct recorded *rec = calloc(1, sizeof(*rec));
@@ -307,46 +442,97 @@ static struct recorded *track(struct recordings *r, const struct store_recording
     return rec;
 }
 
-int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel, char *err,
-                    size_t err_len)
+int recordings_check(struct recordings *r, recordings_answer_fn fn, void *arg, uint64_t serial)
 {
-    struct store_recording row = {.session_id = session_id,
-                                  .channel = channel,
-                                  .started_wall_us = clock_wall_us(),
-                                  .state = RECORDING_OK};
+    const struct waiting w = {.fn = fn, .arg = arg, .serial = serial};
+
+    return ask(r, &w, "", "");
+}
+
+int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel,
+                    recordings_answer_fn fn, void *arg, uint64_t serial)
+{
+    struct waiting w = {
+        .session_id = session_id, .channel = channel, .fn = fn, .arg = arg, .serial = serial};
     time_t now = time(NULL);
     char day[16], name[64];
     struct tm tm;
-    int fd, own;
 
-    if (recordings_check(r, err, err_len) < 0)
-        return ERR_FULL;
     gmtime_r(&now, &tm);
     strftime(day, sizeof(day), "%Y-%m-%d", &tm);
     file_name(name, sizeof(name), session_id, channel);
-    snprintf(row.path, sizeof(row.path), "%s/%s", day, name);
-    fd = open_file(r, day, name);
-    own = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (own < 0) {
-        log_error("recording %s/%s cannot be opened: %s", r->dir, row.path, strerror(errno));
-        snprintf(err, err_len,
-                 "this session would be recorded, and its recording cannot be opened");
-        if (fd >= 0)
-            close(fd);
-        return ERR_SYSTEM;
-    }
-    if (find(r, session_id, channel)) { /* asked again: its row is there */
+    snprintf(w.path, sizeof(w.path), "%s/%s", day, name);
+    return ask(r, &w, day, name);
+}
+
+/* The file is there: its row, and a descriptor of our own. */
+static int take_file(struct recordings *r, const struct waiting *w, int fd, char *err,
+                     size_t err_len)
+{
+    struct store_recording row = {.session_id = w->session_id,
+                                  .channel = w->channel,
+                                  .started_wall_us = clock_wall_us(),
+                                  .state = RECORDING_OK};
+    int own;
+
+    if (find(r, w->session_id, w->channel)) /* asked again: its row is there */
+        return 0;
+    text_copy(row.path, sizeof(row.path), w->path);
+    own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (own >= 0 && store_recording_open(r->store, &row) == 0 && track(r, &row, own))
+        return 0;
+    snprintf(err, err_len, "this session would be recorded, and %s",
+             own < 0 ? "there are no descriptors left" : "the store cannot take it");
+    if (own >= 0) {
+        log_error("recording %s has no row: %s", w->path, store_error(r->store));
         close(own);
-        return fd;
     }
-    if (store_recording_open(r->store, &row) < 0 || !track(r, &row, own)) {
-        snprintf(err, err_len, "this session would be recorded, and the store cannot take it: %s",
-                 store_error(r->store));
-        close(own);
-        close(fd);
-        return ERR_BUSY;
+    return ERR_BUSY;
+}
+
+static void answer_probe(struct recordings *r, struct waiting *w, const struct probe *p)
+{
+    char err[SESSION_TEXT_MAX];
+    int result;
+
+    if (!p->error && p->free_bytes < p->min_free) {
+        answer(w, -1, ERR_FULL,
+               "this session would be recorded, and there is no room left to record");
+    } else if (p->error) {
+        log_error("recording %s/%s cannot be opened: %s", r->dir, w->path, strerror(p->error));
+        answer(w, -1, ERR_SYSTEM,
+               "this session would be recorded, and its recording cannot be opened");
+    } else if (!w->channel) {
+        answer(w, -1, 0, "");
+    } else if ((result = take_file(r, w, p->fd, err, sizeof(err))) < 0) {
+        close(p->fd);
+        answer(w, -1, result, err);
+    } else {
+        answer(w, p->fd, 0, "");
     }
-    return fd;
+}
+
+static void probe_done(struct job *job)
+{
+    struct probe *p = (struct probe *)job;
+    struct recordings *r = p->recordings;
+    struct waiting *w;
+
+    if (!p->has_run)
+        p->error = ECANCELED;
+    TAILQ_FOREACH (w, &r->waiting, entry)
+        if (w->number == p->number)
+            break;
+    if (p->number == 0)
+        r->is_asking = false;
+    if (!p->error)
+        space_told(r, p->free_bytes);
+    if (w)
+        answer_probe(r, w, p);
+    else if (p->fd >= 0) /* nobody waits any more; asked again it is found empty */
+        close(p->fd);
+    close(p->dir_fd);
+    free(p);
 }
 
 static bool adopt_row(const struct store_recording *row, void *arg)
@@ -418,10 +604,13 @@ int recordings_read(const struct recordings *r, uint64_t session_id, uint32_t *c
 uint32_t recordings_count(const struct recordings *r, uint64_t session_id)
 {
     const struct recorded *rec;
+    const struct waiting *w;
     uint32_t count = 0;
 
     TAILQ_FOREACH (rec, &r->live, entry)
         count += rec->row.session_id == session_id;
+    TAILQ_FOREACH (w, &r->waiting, entry)
+        count += w->session_id == session_id;
     return count;
 }
 

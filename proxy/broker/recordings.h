@@ -29,15 +29,28 @@ void recordings_destroy(struct recordings *r);
 MUST_CHECK int recordings_configure(struct recordings *r, const char *dir, uint64_t min_free,
                                     char *err, size_t err_len);
 const char *recordings_dir(const struct recordings *r);
+/* At the last look, some seconds ago at most. */
 uint64_t recordings_free_bytes(const struct recordings *r);
 
-/* 0 when a new recording may begin; otherwise err has the sentence for the user. */
-MUST_CHECK int recordings_check(const struct recordings *r, char *err, size_t err_len);
+/* The disk is asked in a thread, since it may hang; the answer comes from the loop, once, in 5 s.
+ */
+struct recordings_answer {
+    uint64_t serial;     /* the asker's */
+    uint64_t session_id; /* of recordings_open() */
+    uint32_t channel;
+    int result;       /* 0, or negative; ERR_CLOSED: everything is coming to its end */
+    int fd;           /* the file of a channel, the callee's; -1: none */
+    const char *text; /* why not, a sentence for the user; borrowed */
+};
+typedef void (*recordings_answer_fn)(const struct recordings_answer *a, void *arg);
 
-/* Open the file of a channel: O_APPEND|O_EXCL|O_NOFOLLOW below a directory of the day. Returns the
- * descriptor (the caller's) or a negative error with the sentence in err. */
+/* May a new recording begin? Negative: could not even ask, and fn is not called. */
+MUST_CHECK int recordings_check(struct recordings *r, recordings_answer_fn fn, void *arg,
+                                uint64_t serial);
+/* Open the file of a channel: O_APPEND|O_EXCL|O_NOFOLLOW below a directory of the day. Negative:
+ * could not even ask, and fn is not called. */
 MUST_CHECK int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel,
-                               char *err, size_t err_len);
+                               recordings_answer_fn fn, void *arg, uint64_t serial);
 /* A broker that restarted takes the session's recordings up again. */
 void recordings_adopt(struct recordings *r, uint64_t session_id);
 void recordings_frame(struct recordings *r, uint64_t session_id, uint32_t channel, uint64_t frames,
@@ -46,7 +59,7 @@ void recordings_failed(struct recordings *r, uint64_t session_id, uint32_t chann
 /* A descriptor to read what is being recorded of a session, -1 when there is nothing or it cannot
  * be opened. *channel 0: the newest that is open, which is then said there. */
 int recordings_read(const struct recordings *r, uint64_t session_id, uint32_t *channel);
-/* How many of a session are open here. */
+/* How many of a session are open here, or about to be. */
 uint32_t recordings_count(const struct recordings *r, uint64_t session_id);
 /* The channel is over: last sync, row closed, descriptor given back. */
 void recordings_close_channel(struct recordings *r, uint64_t session_id, uint32_t channel);

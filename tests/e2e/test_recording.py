@@ -531,7 +531,7 @@ def test_echoed_input_keeps_nothing_unseen(echoed, scratch):
     p, shell = echoed
     for ask in ("read -s -p 'Word: ' x; echo",
                 "stty -echo; printf 'Word: '; read x; stty echo; echo",
-                "printf 'Word: '; stty -echo -icanon; x=; while read -r -n1 c; do [ -z \"$c\" ] "
+                "stty -echo -icanon; printf 'Word: '; x=; while read -r -n1 c; do [ -z \"$c\" ] "
                 "&& break; x=$x$c; printf '*'; done; stty echo icanon; echo"):
         shell.sendline(ask)
         shell.expect("Word: ")

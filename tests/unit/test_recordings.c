@@ -77,8 +77,8 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    recordings_destroy(f->r);
     workers_destroy(f->workers);
+    recordings_destroy(f->r);
     store_close(f->store);
     event_base_free(f->base);
     nftw(f->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
@@ -86,13 +86,48 @@ static int teardown(void **state)
     return 0;
 }
 
+struct told {
+    struct recordings_answer answer;
+    bool has_come;
+};
+
+static void on_answer(const struct recordings_answer *a, void *arg)
+{
+    struct told *t = arg;
+
+    assert_false(t->has_come);
+    assert_int_equal(a->serial, 77);
+    assert_true((a->result < 0) == (a->text[0] != '\0'));
+    t->answer = *a;
+    t->has_come = true;
+}
+
+static void await(struct fixture *f, const struct told *t)
+{
+    while (!t->has_come)
+        event_base_loop(f->base, EVLOOP_ONCE);
+}
+
 static int open_channel(struct fixture *f, uint32_t channel)
 {
-    char err[256] = "";
-    int fd = recordings_open(f->r, f->session, channel, err, sizeof(err));
+    struct told t = {.has_come = false};
 
-    assert_true((fd >= 0) == (err[0] == '\0'));
-    return fd;
+    assert_int_equal(recordings_open(f->r, f->session, channel, on_answer, &t, 77), 0);
+    await(f, &t);
+    assert_int_equal(t.answer.channel, channel);
+    assert_int_equal(t.answer.session_id, f->session);
+    assert_true((t.answer.fd >= 0) == (t.answer.result == 0));
+    return t.answer.fd;
+}
+
+static int check(struct fixture *f)
+{
+    struct told t = {.has_come = false};
+
+    assert_int_equal(recordings_check(f->r, on_answer, &t, 77), 0);
+    await(f, &t);
+    assert_int_equal(t.answer.fd, -1);
+    return t.answer.result;
 }
 
 static bool take_row(const struct store_recording *row, void *arg)
@@ -173,14 +208,29 @@ static void little_space(void **state)
 
     assert_true(fd >= 0);
     close(fd);
-    assert_int_equal(recordings_check(f->r, err, sizeof(err)), 0);
+    assert_int_equal(check(f), 0);
     assert_int_equal(recordings_configure(f->r, f->recordings, UINT64_C(1) << 50, err, sizeof(err)),
                      0);
-    assert_int_equal(recordings_check(f->r, err, sizeof(err)), ERR_FULL);
+    assert_int_equal(check(f), ERR_FULL);
     assert_true(open_channel(f, 2) < 0);
     while (!f->shortages)
         event_base_loop(f->base, EVLOOP_ONCE);
     recordings_close(f->r, f->session);
+}
+
+/* Asked while everything comes to its end: told so, once, and nothing is left open. */
+static void the_end_answers(void **state)
+{
+    struct fixture *f = *state;
+    struct told t = {.has_come = false};
+
+    assert_int_equal(recordings_open(f->r, f->session, 5, on_answer, &t, 77), 0);
+    assert_int_equal(recordings_count(f->r, f->session), 1);
+    workers_destroy(f->workers); /* which runs it, or says that it was not run */
+    f->workers = workers_create(f->base, 1, 16);
+    assert_true(t.has_come);
+    if (t.answer.fd >= 0)
+        close(t.answer.fd);
 }
 
 static void frames_only_grow(void **state)
@@ -212,6 +262,7 @@ int main(void)
         TEST(asked_again),
         TEST(planted_files_are_refused),
         TEST(little_space),
+        TEST(the_end_answers),
         TEST(frames_only_grow),
     };
 
