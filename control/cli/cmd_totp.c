@@ -165,11 +165,34 @@ int cmd_totp_enable(struct cli *cli)
     return rc;
 }
 
+/* What to do about it, for those who read a table. */
+static void say_next(const struct cli *cli, const json_t *data)
+{
+    const char *user = text_in(data, "user");
+    bool is_required = json_is_true(json_object_get(data, "required"));
+
+    if (json_is_true(json_object_get(data, "enrolled")))
+        return;
+    if (is_required)
+        cli_say("%s has no second factor yet; the next login asks for one.", user);
+    else
+        cli_say("%s has no second factor. To have one: totp enable%s%s", user,
+                is_self(cli) ? "" : " ", is_self(cli) ? "" : user);
+}
+
 int cmd_totp_show(struct cli *cli)
 {
     char command[48];
+    json_t *data;
+    int rc = cli_call(cli, command_of(cli, "show", command), args_of(cli), &data);
 
-    return simple_object(cli, command_of(cli, "show", command), args_of(cli), &totp_columns);
+    if (rc != CLI_DONE)
+        return rc;
+    rc = output_object(cli, &totp_columns, data);
+    if (cli->format == FORMAT_TABLE || cli->format == FORMAT_WIDE)
+        say_next(cli, data);
+    json_decref(data);
+    return rc;
 }
 
 int cmd_totp_disable(struct cli *cli)

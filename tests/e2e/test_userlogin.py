@@ -466,6 +466,7 @@ Host web01
 
 def test_totp_commands(bastion, keys):
     show = lambda: bastion.json("user", "totp", "show", "alice")
+    assert "alice has no second factor" in bastion.ctl("user", "totp", "show", "alice").stderr
     assert (show()["enrolled"], show()["required"], show()["recoveryCodes"]) == (False, False, 0)
     argv = [os.path.join(harness.bin_dir(), "sallyctl"), "--socket", bastion.socket, "user", "totp"]
     child = pexpect.spawn(argv[0], argv[1:] + ["enable", "alice"], dimensions=(60, 100),
@@ -1021,6 +1022,22 @@ def test_pam_account_has_expired(pam, keys):
     assert not p.sessions("--all")
     r = PasswordClient(p, "wrong").ssh("true")  # told only to those whose password was right
     assert "expired" not in r.stderr
+
+
+def test_pam_password_has_expired(pam, keys):
+    """PAM has it changed at the login, or says so."""
+    p = pam("account required pam_debug.so acct=new_authtok_reqd\n"
+            "password required pam_debug.so")
+    assert Person(p).log_in((PASS, PASSWORD))[1] == 0
+    p = pam("account required pam_debug.so acct=new_authtok_reqd\n"
+            "password required pam_debug.so chauthtok=authtok_err")
+    child = Person(p).begin("echo in")
+    child.expect(PASS)
+    child.sendline(PASSWORD)
+    child.expect("Your password has expired and was not changed.")
+    child.expect(PASS)
+    child.close()
+    assert len(logins(p)) == 0
 
 
 def test_pam_asks_more_than_a_password(pam, tmp_path):

@@ -4,6 +4,7 @@
 #include <dirent.h>
 
 #include "control/keys.h"
+#include "tracker/factor.h"
 
 /* ---- sessions ---- */
 
@@ -497,6 +498,99 @@ static void keys_are_managed(void **state)
     data = must(f, e, "user key ls", "{\"name\":\"alice\"}");
     assert_int_equal(json_array_size(data), 0);
     json_decref(data);
+    hang_up(e);
+}
+
+/* A code of this key that fits now. */
+static void code_of(const char *base32, char code[8])
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    struct secret key = {.len = 0};
+    unsigned bits = 0, held = 0;
+    uint64_t step;
+
+    for (; *base32; base32++) {
+        held = held << 5 | (unsigned)(strchr(letters, *base32) - letters);
+        bits += 5;
+        if (bits < 8)
+            continue;
+        bits -= 8;
+        key.data[key.len++] = (uint8_t)(held >> bits);
+    }
+    for (unsigned n = 0; n < 1000000; n++) {
+        snprintf(code, 8, "%06u", n);
+        if (factor_code_fits(&key, code, clock_wall_us() / 1000000, &step))
+            return;
+    }
+    fail_msg("no code fits");
+}
+
+static void second_factors_are_managed(void **state)
+{
+    struct fixture *f = *state;
+    struct caller_end *e = meet(f), *self;
+    char code[8], args[96], key[64];
+    json_t *data;
+
+    must_do(f, e, "user add", "{\"name\":\"bob\",\"local_uid\":2001}");
+    self = meet_as(f, 2001, 2001);
+    must_fail(f, e, "user totp confirm", "{\"name\":\"bob\",\"code\":\"123456\"}", "not_found", "");
+    data = must(f, self, "self totp enable", ""); /* who has none needs no code of it */
+    text_copy(key, sizeof(key), text_of(data, "secret"));
+    assert_non_null(strstr(text_of(data, "uri"), key));
+    assert_true(strlen(text_of(data, "picture")) > 1000);
+    json_decref(data);
+    must_fail(f, self, "self totp confirm", "{\"code\":\"12345\"}", "not_permitted", "clock");
+    data = must(f, self, "self totp show", "");
+    assert_false(json_is_true(json_object_get(data, "enrolled")));
+    json_decref(data);
+    code_of(key, code);
+    snprintf(args, sizeof(args), "{\"code\":\"%s\"}", code);
+    data = must(f, self, "self totp confirm", args);
+    assert_int_equal(json_array_size(json_object_get(data, "recoveryCodes")), 10);
+    json_decref(data);
+    assert_true(is_in_events(f, "totp-enabled") && !is_in_events(f, key));
+    /* one's own is changed with a code; an admin, who helps, needs none */
+    must_fail(f, self, "self totp disable", "", "usage", "code");
+    must_fail(f, self, "self totp enable", "{\"code\":\"999999\"}", "not_permitted", "wrong");
+    must_fail(f, self, "self totp recovery", "{\"code\":\"full\"}", "busy", "");
+    must_do(f, self, "self totp recovery", "{\"code\":\"123456\"}");
+    must_fail(f, self, "user totp disable", "{\"name\":\"bob\"}", "not_permitted", "");
+    must_do(f, e, "user totp recovery", "{\"name\":\"bob\"}");
+    must_do(f, e, "user totp disable", "{\"name\":\"bob\"}");
+    must_fail(f, e, "user totp disable", "{\"name\":\"bob\"}", "not_found", "");
+    must_fail(f, e, "self totp show", "", "not_found", "linked");
+    must_do(f, e, "user set", "{\"name\":\"bob\",\"second_factor\":\"totp\"}");
+    must_fail(f, e, "user set", "{\"name\":\"bob\",\"second_factor\":\"sms\"}", "invalid",
+              "role|no|totp");
+    must_fail(f, e, "user set", "{\"name\":\"bob\",\"cert_principals\":\"a b\"}", "invalid",
+              "blanks");
+    data = must(f, self, "self totp show", "");
+    assert_true(json_is_true(json_object_get(data, "required")));
+    json_decref(data);
+    hang_up(self);
+    hang_up(e);
+}
+
+static void sources_are_let_in_again(void **state)
+{
+    struct fixture *f = *state;
+    struct caller_end *e = meet(f);
+    json_t *data = must(f, e, "source ls", "");
+
+    assert_int_equal(json_array_size(data), 1);
+    assert_string_equal(text_of(json_array_get(data, 0), "address"), "192.0.2.1");
+    assert_true(json_is_string(json_object_get(json_array_get(data, 0), "until")));
+    json_decref(data);
+    data = must(f, e, "source ls", "{\"all\":true}");
+    assert_int_equal(json_array_size(data), 2);
+    assert_true(json_is_null(json_object_get(json_array_get(data, 1), "until")));
+    json_decref(data);
+    must_fail(f, e, "source unblock", "", "usage", "");
+    must_fail(f, e, "source unblock", "{\"all\":true,\"address\":\"192.0.2.1\"}", "usage", "");
+    must_fail(f, e, "source unblock", "{\"address\":\"nonsense\"}", "invalid", "");
+    must_do(f, e, "source unblock", "{\"address\":\"192.0.2.1\"}");
+    assert_true(is_in_events(f, "192.0.2.1"));
     hang_up(e);
 }
 
@@ -1101,6 +1195,8 @@ int main(void)
         TEST(a_server_may_vanish),
         TEST(users_are_managed),
         TEST(keys_are_managed),
+        TEST(second_factors_are_managed),
+        TEST(sources_are_let_in_again),
         TEST(roles_are_managed),
         TEST(targets_are_managed),
         TEST(targets_lie_behind_each_other),
