@@ -20,7 +20,9 @@ bool refuse_is_allowed(const struct session *s, enum policy_channel kind)
 
 static void note(struct session *s, enum policy_channel kind, const char *what)
 {
-    bool is_beyond_us = kind == POLICY_CHANNEL_STREAMLOCAL && refuse_is_allowed(s, kind);
+    bool is_known = s->phase == PHASE_RELAYING; /* before, the policy is nobody's */
+    bool is_beyond_us =
+        kind == POLICY_CHANNEL_STREAMLOCAL && (!is_known || refuse_is_allowed(s, kind));
     static struct log_limit limit;
     char text[SESSION_TEXT_MAX];
 
