@@ -715,9 +715,9 @@ static void test_example_is_the_defaults(void **state)
     defaults = load_good(f, buffer_cstr(&example));
     f->config = NULL;
     for (const char *line = buffer_cstr(&example); *line;) {
-        static const char *const samples[] = {"#node ",           "#host_key ",    "#banner ",
-                                              "#include ",        "#certificate ", "#key ",
-                                              "#public_address ", "#user_ca "};
+        static const char *const samples[] = {
+            "#node ", "#host_key ",       "#banner ",  "#include ",        "#certificate ",
+            "#key ",  "#public_address ", "#user_ca ", "#trusted_proxies "};
         const char *end = strchr(line, '\n');
         bool is_sample = false;
 
