@@ -219,9 +219,9 @@ def test_failed_logins_of_many_sources_do_not_fill_the_store(proxy, process, blo
     """Each source stays below its limit; the rows are bounded all the same."""
     wrong = blob[:-4] + b"zzzz"
     links = []  # the broker ends a process with its last link
-    for n in range(70):
+    for n in range(210):
         links.append(Relay(process, address="2001:db8:%x::1" % n).hello().welcomed())
-        for _ in range(6):
+        for _ in range(2):
             links[-1].login("alice", wrong)
     rows = proxy.events("login-failed")
     assert 200 <= len(rows) <= 310
