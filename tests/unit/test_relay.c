@@ -46,6 +46,7 @@ struct fake {
     struct event *event;
     uint64_t sequence;
     bool is_stubborn; /* never answers end() */
+    bool has_door;
 };
 
 static void PRINTF_LIKE(2, 3) tell(struct fake *f, const char *fmt, ...)
@@ -82,8 +83,22 @@ static void say_frame(struct fake *f, uint32_t channel)
 static void obey(struct fake *f, char letter)
 {
     struct link_record_open open = {.channel = 1, .has_pty = 1};
+    struct link_door door = {.channel = 3, .command = "sessions"};
 
     switch (letter) {
+    case 'd':
+        f->has_door = true;
+        tell(f, "door %d", relay_door_open(f->relay, &door));
+        break;
+    case 'D':
+        relay_door_resize(f->relay, 3, 100, 30);
+        break;
+    case 'x':
+        relay_door_close(f->relay, 3);
+        break;
+    case 'b':
+        tell(f, "back %d", relay_back(f->relay, END_TARGET_UNREACHABLE, "web01 said no"));
+        break;
     case 'p':
         relay_set_device(f->relay, "fake_1.0");
         relay_auth_password(f->relay, "alice", "secret");
@@ -225,6 +240,35 @@ static void fake_end(void *self, const char *sentence, uint32_t deadline_ms)
         relay_finish(f->relay, END_USER_EXIT, "user", "as END says, not as this says");
 }
 
+static void fake_door_result(void *self, const struct link_door_result *result, const int fds[3])
+{
+    tell(self, "door %u ok=%d status=%d fds=%d%d%d %s", result->channel, result->is_ok,
+         result->exit_status, fds[0] >= 0, fds[1] >= 0, fds[2] >= 0, result->text);
+    for (int i = 0; i < 3; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+static void fake_door_exit(void *self, const struct link_door_exit *end)
+{
+    tell(self, "door %u over, status %d", end->channel, end->exit_status);
+}
+
+static void fake_broker_lost(void *self)
+{
+    struct fake *f = self;
+
+    if (f->has_door)
+        tell(f, "lost");
+}
+
+static void fake_back(void *self)
+{
+    struct fake *f = self;
+
+    tell(f, "back, session=%llu", (unsigned long long)relay_session_id(f->relay));
+}
+
 static void fake_finish(void *self)
 {
     struct fake *f = self;
@@ -248,6 +292,10 @@ static const struct relay_protocol fake_protocol = {
     .recording = fake_recording,
     .notice = fake_notice,
     .end = fake_end,
+    .door_result = fake_door_result,
+    .door_exit = fake_door_exit,
+    .broker_lost = fake_broker_lost,
+    .back = fake_back,
     .finish = fake_finish,
 };
 
@@ -688,6 +736,131 @@ static void targets_come_as_one(void **unused)
     m = (struct link_message){.type = LINK_TARGET_LIST};
     say(g, &m, NULL, 0);
     told(g, "targets 0 of 0, last -");
+    drive(g, "q");
+    heard(g, LINK_FRAME, NULL);
+    rig_closed(g, END_USER_EXIT);
+}
+
+/* One letter that says something before "did". */
+static void ask(struct rig *g, const char *letter, const char *answer)
+{
+    char line[16];
+
+    assert_int_equal(write(g->client, letter, 1), 1);
+    told(g, answer);
+    snprintf(line, sizeof(line), "did %s", letter);
+    told(g, line);
+}
+
+static void answer_door(struct rig *g, bool is_ok, size_t fd_count)
+{
+    struct link_message m = {.type = LINK_DOOR_RESULT};
+    int fds[3] = {-1, -1, -1};
+
+    m.door_result.channel = 3;
+    m.door_result.is_ok = is_ok;
+    m.door_result.exit_status = is_ok ? 0 : 2;
+    text_copy(m.door_result.text, sizeof(m.door_result.text), is_ok ? "" : "no such word");
+    for (size_t i = 0; i < fd_count; i++)
+        fds[i] = memfd_create("door", MFD_CLOEXEC);
+    say(g, &m, fds, fd_count);
+    for (size_t i = 0; i < fd_count; i++)
+        close(fds[i]);
+}
+
+static void doors_are_asked_for_once_more_and_closed(void **unused)
+{
+    struct rig *g = rig_start(true, 60, getuid());
+    struct link_message m = {.type = LINK_DOOR_EXIT};
+
+    (void)unused;
+    rig_meet(g);
+    rig_log_in(g);
+    ask(g, "d", "door 1");
+    heard(g, LINK_DOOR, NULL);
+    assert_int_equal(g->m.door.change, LINK_DOOR_OPEN);
+    assert_string_equal(g->m.door.command, "sessions");
+    lose_broker(g); /* not answered yet: asked again */
+    told(g, "lost");
+    adopt(g, LINK_PHASE_CHOOSING, NULL);
+    welcome(g, 3600);
+    heard(g, LINK_DOOR, NULL);
+    answer_door(g, true, 3);
+    told(g, "door 3 ok=1 status=0 fds=111 ");
+    drive(g, "D");
+    heard(g, LINK_DOOR, NULL);
+    assert_int_equal(g->m.door.change, LINK_DOOR_RESIZE);
+    assert_int_equal(g->m.door.cols, 100);
+    m.door_exit.channel = 3;
+    m.door_exit.exit_status = 7;
+    say(g, &m, NULL, 0);
+    told(g, "door 3 over, status 7");
+    drive(g, "x");
+    heard(g, LINK_DOOR, NULL);
+    assert_int_equal(g->m.door.change, LINK_DOOR_CLOSE);
+    lose_broker(g); /* answered and closed: not again */
+    told(g, "lost");
+    adopt(g, LINK_PHASE_CHOOSING, NULL);
+    welcome(g, 3600);
+    drive(g, "t");
+    heard(g, LINK_TARGETS, NULL);
+    drive(g, "q");
+    heard(g, LINK_FRAME, NULL);
+    rig_closed(g, END_USER_EXIT);
+}
+
+static void a_closed_door_takes_no_answer(void **unused)
+{
+    struct rig *g = rig_start(true, 60, getuid());
+
+    (void)unused;
+    rig_meet(g);
+    rig_log_in(g);
+    ask(g, "d", "door 1");
+    heard(g, LINK_DOOR, NULL);
+    drive(g, "x");
+    heard(g, LINK_DOOR, NULL);
+    answer_door(g, true, 3); /* too late: its descriptors are closed, nobody is told */
+    ask(g, "d", "door 1");
+    heard(g, LINK_DOOR, NULL);
+    answer_door(g, true, 0); /* says yes, and brings nothing */
+    told(g, "door 3 ok=0 status=1 fds=000 sallyport: the command was not started");
+    ask(g, "d", "door 1");
+    heard(g, LINK_DOOR, NULL);
+    answer_door(g, false, 3); /* says no, and brings something */
+    told(g, "door 3 ok=0 status=2 fds=000 no such word");
+    drive(g, "q");
+    heard(g, LINK_FRAME, NULL);
+    rig_closed(g, END_USER_EXIT);
+}
+
+static void a_session_can_be_given_back(void **unused)
+{
+    struct policy p = plain_policy();
+    struct rig *g = rig_start(true, 60, getuid());
+    struct link_message m = {.type = LINK_BACK_RESULT};
+
+    (void)unused;
+    rig_meet(g);
+    rig_log_in(g);
+    ask(g, "b", "back 0"); /* there is none */
+    drive(g, "r");
+    heard(g, LINK_ROUTE, NULL);
+    answer_route(g, &p);
+    ask(g, "b", "back 1");
+    heard(g, LINK_BACK, NULL);
+    assert_string_equal(g->m.back.text, "web01 said no");
+    m.back_result.ticket.len = 8;
+    memcpy(m.back_result.ticket.data, "ticket-3", 8);
+    say(g, &m, NULL, 0);
+    told(g, "back, session=0");
+    lose_broker(g);
+    adopt(g, LINK_PHASE_CHOOSING, NULL); /* without a page, and with the newest ticket */
+    assert_int_equal(g->m.hello.session_id, 0);
+    assert_memory_equal(g->m.hello.ticket.data, "ticket-3", 8);
+    welcome(g, 3600);
+    rig_route(g, &p);
+    ask(g, "b", "back 0"); /* it has begun */
     drive(g, "q");
     heard(g, LINK_FRAME, NULL);
     rig_closed(g, END_USER_EXIT);
@@ -1195,6 +1368,9 @@ int main(void)
         cmocka_unit_test(requests_are_repeated),
         cmocka_unit_test(page_goes_to_the_next_broker),
         cmocka_unit_test(targets_come_as_one),
+        cmocka_unit_test(doors_are_asked_for_once_more_and_closed),
+        cmocka_unit_test(a_closed_door_takes_no_answer),
+        cmocka_unit_test(a_session_can_be_given_back),
         cmocka_unit_test(recordings_have_reserved_numbers),
         cmocka_unit_test(end_wins),
         cmocka_unit_test(end_does_not_wait_for_ever),
