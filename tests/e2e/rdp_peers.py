@@ -25,7 +25,8 @@ NOTICE_GROUND = (32, 48, 63)
 
 def missing():
     """What is not installed, or an empty list."""
-    names = ["Xvfb", "Xvnc", "xrdp", "rdesktop", "xdotool", "import", "convert", "xsetroot", "openssl"]
+    names = ["Xvfb", "Xvnc", "xrdp", "rdesktop", "xdotool", "import", "convert", "xsetroot", "openssl",
+             "xclip"]
     return [n for n in names if not shutil.which(n)] + (
         [] if shutil.which(XFREERDP) and SHADOW else ["freerdp"])
 

@@ -173,6 +173,47 @@ def test_keys_and_mouse_arrive(proxy, xrdp, clients, place, screen):
         term.stop()
 
 
+def test_what_may_be_shared(make_rdp, xrdp, clients, place, screen):
+    """
+    Clipboard text comes from the target, or not; what is shared is listed. (The other direction does
+    not work between this xfreerdp and this xrdp without a proxy either.)
+    """
+    p = add_target(make_rdp(), "win01", xrdp)
+    c = connect(clients, place, screen, p, "+clipboard", "/sound:sys:fake")
+    live = p.wait_sessions(1, "active")[0]
+    assert live["channels"][:2] == ["desktop", "clipboard"] and "sound" in live["channels"]
+    event = p.events("desktop")[0]
+    assert "1024x768, 32 bpp" in event["text"] and "TLSv1.3" in event["text"]
+    shows(screen, BLUE, (10, 10, 1000, 740))
+    copy_on(xrdp.display, "from the target")
+    wait_until(lambda: pasted_on(screen) == "from the target", "the target's clipboard here", every=0.5)
+    c.stop()
+    ended(p)
+    p.do("grant", "rm", p.json("grant", "ls")[0]["id"])
+    p.do("grant", "add", "alice", "win01", "rdp_channels=printers")
+    copy_on(screen, "unchanged")
+    connect(clients, place, screen, p, "+clipboard", "/sound:sys:fake", "/drive:share," + place)
+    live = p.wait_sessions(1, "active")[0]
+    assert live["channels"] == ["desktop", "devices"]
+    shows(screen, BLUE, (10, 10, 1000, 740))
+    copy_on(xrdp.display, "a secret")
+    time.sleep(2)  # nothing to wait for: it must not come
+    assert pasted_on(screen) == "unchanged"
+
+
+def copy_on(display, text):
+    subprocess.run(["xclip", "-i", "-selection", "clipboard"], input=text.encode(), check=True, timeout=20,
+                   env=dict(os.environ, **display.env()), stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)  # it stays behind as the owner of the text
+
+
+def pasted_on(display):
+    try:
+        return display.run("xclip", "-o", "-selection", "clipboard", timeout=3).stdout
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def test_two_at_once(proxy, clients, place, screen):
     connect(clients, place, screen, proxy, size=(500, 400))
     connect(clients, place, screen, proxy, login="alice+win02", size=(500, 400))
@@ -297,9 +338,10 @@ def test_shutdown_tells_the_user(proxy, clients, place, screen):
 
 # ---- refusals ----
 
-def refused(clients, place, screen, p, code, *extra, **kw):
+def refused(clients, place, screen, p, code, *extra, look=True, **kw):
     c = connect(clients, place, screen, p, *extra, **kw)
-    shows_notice(screen)
+    if look:
+        shows_notice(screen)
     c.wait()
     assert c.error_info() == code, c.log()
     return c
@@ -575,7 +617,7 @@ def test_a_target_that_answers_nonsense(make_rdp, clients, place, screen, answer
     p.do("target", "add", "win01", "--type", "rdp", "--address", "127.0.0.1:%d" % server.getsockname()[1],
          "--account", "bob", "--auth", "passthrough", "--accept-new")
     p.grant("alice", "win01")
-    refused(clients, place, screen, p, "CB_DESTINATION_NOT_FOUND")
+    refused(clients, place, screen, p, "CB_DESTINATION_NOT_FOUND", look=False)
     row = ended(p)
     assert row["endReason"] == "target-unreachable" and row["endText"]
     thread.join(5)
