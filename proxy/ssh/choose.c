@@ -29,7 +29,7 @@ static void help(struct channel *c)
     const char *text = c->session->menu_channel
                            ? "choose a target in the other window first\r\n"
                            : "usage: ssh USER+TARGET@HOST (or USER+ACCOUNT+TARGET); targets: "
-                             "ssh -t USER@HOST\r\n";
+                             "ssh -t USER@HOST; more: ssh USER@HOST help\r\n";
     size_t len = strlen(text);
 
     if (!c->has_pty) /* a plain newline where no terminal turns it into one */
