@@ -45,14 +45,17 @@ def _available_memory():
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
 
 
+def _is_in_memory(size):
+    with contextlib.suppress(OSError):
+        return _room("/dev/shm") > size + 512 * MB and _available_memory() > 2 * size + 1024 * MB
+    return False
+
+
 @contextlib.contextmanager
 def roomy_dir(size):
     """A directory with room for `size` bytes: in memory when there is plenty, so that a slow disk
     is not what is tested."""
-    where = tempfile.gettempdir()
-    with contextlib.suppress(OSError):
-        if _room("/dev/shm") > size + 512 * MB and _available_memory() > 2 * size + 1024 * MB:
-            where = "/dev/shm"
+    where = "/dev/shm" if _is_in_memory(size) else tempfile.gettempdir()
     if _room(where) < size + 512 * MB:
         pytest.skip("no room for %d MiB in %s" % (size // MB, where))
     path = tempfile.mkdtemp(prefix="sallyport-big-", dir=where)
@@ -61,6 +64,14 @@ def roomy_dir(size):
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def affordable(size, copies):
+    """`size`, or less of it: what fits `copies` times where roomy_dir() would be."""
+    while size > 64 * MB and not _is_in_memory(copies * size) and \
+            _room(tempfile.gettempdir()) < copies * size + 512 * MB:
+        size //= 2
+    return size
 
 
 def write_noise(path, size):
