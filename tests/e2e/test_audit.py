@@ -118,6 +118,17 @@ def test_names_are_escaped(proxy, client, room):
         assert "\x1b" not in text and "owned" in text
 
 
+def test_an_sftp_server_by_its_path(proxy, client, room):
+    """As a command, without the subsystem: read all the same."""
+    there, here = room
+    write(here + "/a", 4000)
+    server = next(p for p in ("/usr/lib/openssh/sftp-server", "/usr/libexec/sftp-server")
+                  if os.path.exists(p))
+    r = client.sftp("put %s/a %s/b\n" % (here, there), "-s", server)
+    assert r.returncode == 0, r.stderr
+    assert has_row(files(proxy, ended(proxy)), "put", "ok", there + "/b", None, 4000, 0)
+
+
 def test_two_channels_at_once(proxy, client, room):
     there, here = room
     write(here + "/a", 5000)
