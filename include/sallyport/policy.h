@@ -90,7 +90,7 @@ enum policy_rdp_channel {
       "too; sftp; forward (-L, -D, -W); remote-forward (-R); agent (-A); x11 (-X); streamlocal " \
       "(forwarded sockets, which this version cannot do). Or none, or all.")                     \
     X(watch_notice, "watch_notice", "recording", POLICY_BOOL, NULL, "yes", 0, 1,                 \
-      "Tell users on their screen when somebody watches their session, or joins it.")           \
+      "Tell users on their screen when somebody watches their session, or joins it.")            \
     X(rdp_channels, "channels", "rdp", POLICY_SET,                                               \
       "clipboard|drives|printers|sound|microphone|camera|usb|smartcard",                         \
       "clipboard drives printers sound microphone camera usb smartcard", 0, 255,                 \

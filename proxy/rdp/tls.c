@@ -192,12 +192,13 @@ static bool is_number(const char *host)
 SSL *tls_client(int fd, const char *host)
 {
     SSL *ssl = new_connection(client_ctx, fd);
+    char name[256]; /* the library's macro wants one that may be written to; it copies it */
 
     if (!ssl)
         return NULL;
     SSL_set_connect_state(ssl);
-    if (host[0] && !is_number(host))
-        (void)SSL_set_tlsext_host_name(ssl, host);
+    if (host[0] && !is_number(host) && text_copy(name, sizeof(name), host))
+        (void)SSL_set_tlsext_host_name(ssl, name);
     return ssl;
 }
 
