@@ -55,6 +55,25 @@ static void put_list(struct buffer *b, const json_t *list)
     }
 }
 
+/* For people: a word that comes again and again is written once, "session, forward x87". */
+static void put_runs(struct buffer *b, const json_t *list)
+{
+    size_t count;
+
+    for (size_t i = 0; i < json_array_size(list); i += count) {
+        const json_t *word = json_array_get(list, i);
+
+        for (count = 1; json_equal(word, json_array_get(list, i + count)); count++)
+            ;
+        if (i)
+            buffer_put_str(b, ", ");
+        if (json_is_string(word))
+            buffer_put_str(b, json_string_value(word));
+        if (count > 1)
+            buffer_printf(b, " x%zu", count);
+    }
+}
+
 static void put_scalar(struct buffer *b, const json_t *value)
 {
     if (json_is_string(value))
@@ -120,7 +139,7 @@ static void put_shown(struct buffer *b, const struct column *column, const json_
             buffer_put_str(b, "yes");
         break;
     case COLUMN_LIST:
-        put_list(b, value);
+        put_runs(b, value);
         break;
     case COLUMN_POLICY:
         put_policy(b, value);

@@ -310,6 +310,7 @@ def test_100_parallel_connections(client, proxy, echo):
             row = wait_until(lambda: [r for r in proxy.sessions() if len(r["channels"]) == 100],
                              "100 are listed")[0]
             assert set(row["channels"]) == {"forward"}
+            assert re.search(r"CHANNELS +forward x100\n", proxy.do("session", "show", row["id"]))
         wait_until(lambda: proxy.sessions()[0]["channels"] == [], "all are closed")
     row = proxy.wait_history(1)[0]
     assert row["bytesIn"] == row["bytesOut"] == 100 * 30000
