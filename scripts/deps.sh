@@ -23,8 +23,13 @@ DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-p
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
     ansible-core curl iproute2 mosh nftables python3-asyncssh sshfs xauth
     vim less rsync git procps sudo sqlite3
-    winpr-utils xvfb xrdp tigervnc-standalone-server freerdp2-x11 freerdp2-shadow-x11 rdesktop xdotool imagemagick
-    x11-utils x11-apps x11-xserver-utils xclip xterm openbox)
+    xvfb xrdp tigervnc-standalone-server rdesktop xdotool imagemagick x11-utils x11-xserver-utils xclip
+    xterm)
+if grep -qs '^VERSION_ID="12"' /etc/os-release; then
+    DEPS_TEST+=(winpr-utils freerdp2-x11 freerdp2-shadow-x11)
+else
+    DEPS_TEST+=(winpr3-utils freerdp3-x11 freerdp3-shadow-x11)
+fi
 
 # To measure, besides what building takes.
 DEPS_BENCH=(haproxy python3-pexpect procps)
@@ -110,6 +115,10 @@ deps_apt() {
     if [[ " $* " == *" openssh-server "* ]] && [ -d /run/systemd/system ]; then
         "${sudo[@]}" systemctl disable --now ssh.service ssh.socket >/dev/null 2>&1 || true
         echo "openssh-server is there for a private sshd on loopback; the service ssh is off." >&2
+    fi
+    if [[ " $* " == *" xrdp "* ]] && [ -d /run/systemd/system ]; then
+        "${sudo[@]}" systemctl disable --now xrdp.service xrdp-sesman.service >/dev/null 2>&1 || true
+        echo "xrdp is there for tests on loopback; its services are off." >&2
     fi
 }
 
