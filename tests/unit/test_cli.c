@@ -391,7 +391,7 @@ static void test_cells(void **state)
     cell(COLUMN_TIME, "{\"x\":\"garbage\"}", "");
     cell(COLUMN_BOOL, "{\"x\":true}", "yes");
     cell(COLUMN_BOOL, "{\"x\":false}", "");
-    cell(COLUMN_LIST, "{\"x\":[\"session\",\"session\"]}", "session, session");
+    cell(COLUMN_LIST, "{\"x\":[\"session\",\"session\"]}", "session x2");
     cell(COLUMN_POLICY, "{\"x\":{\"idle_after\":\"10m\"}}", "idle_after=10m");
 }
 
