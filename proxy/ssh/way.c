@@ -18,7 +18,8 @@
 #include <sallyport/text.h>
 
 #define IN_LEN     131072u
-#define OUT_LEN    (4u * 32758u) /* whole packets for a peer that takes 32 KiB */
+#define OUT_LEN    (4u * 32758u)   /* whole packets for a peer that takes 32 KiB */
+#define HELD_MAX   (2u * 1280000u) /* twice the window that libssh offers */
 #define ROUNDS_MAX 8
 #define OPEN_MS    30000
 
@@ -128,6 +129,11 @@ static void pump_in(struct carrier *c)
 {
     ssize_t n = 0;
 
+    if (c->held > HELD_MAX || (leg_is_alive(&c->leg) && libssh_has_lost_bytes(c->leg.ssh))) {
+        log_warn("a server on the way does not keep to its window");
+        hang_up(c);
+        return;
+    }
     refill(c);
     while (c->len > 0 && c->near_fd >= 0 && !c->is_blocked) {
         n = sendto(c->near_fd, c->data + c->start, c->len, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);

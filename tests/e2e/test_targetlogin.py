@@ -987,3 +987,44 @@ def test_after_a_server_was_set_up_anew(alice, keys, make_sshd):
     assert client_of(alice, keys).ssh("true").returncode == 0
     r = alice.ctl("target", "set", "web01", "--accept-new")
     assert r.returncode == 0 and "pinned stays" in r.stderr
+
+
+# ---- leaks (see test_leaks.py)
+
+@pytest.mark.skipif(not harness.SANITIZED, reason="needs the sanitized build")
+def test_no_leaks(make_proxy, keys, make_sshd, scratch, monkeypatch):
+    monkeypatch.setenv("SALLYPORT_LEAK_CHECK", "1")
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=1")
+    p = make_proxy({"proxy": {"sandbox": "reduced"}},
+                   as_user="nobody" if harness.IS_ROOT else None)
+    p.add_user("alice", key=keys.make("alice"))
+    gw, web = make_sshd("gw1"), make_sshd("web01")
+    p.add_target(gw, "gw1").add_target(web, "web01", "--via", "gw1").grant()
+    add_agent_target(p, web, "ag01", "--via", "gw1")
+    assert client_of(p, keys).ssh("echo in").returncode == 0
+    steps(p, "web01")
+    with Agent(scratch, [web.key]) as agent:
+        assert with_agent(p, keys, agent, "ag01").ssh("echo in").returncode == 0
+        slow = Go(agent)
+        waiting = with_agent(p, keys, slow, "ag01").popen("echo in")
+        assert slow.asked.wait(harness.PATIENCE)
+        p.do("session", "end", "--all", "-y")
+        waiting.communicate(timeout=harness.PATIENCE)
+        slow.stop()
+    refused(client_of(p, keys, "ag01").ssh("echo in"), "ssh -A")
+    with questions(p, keys, [CODE], "--auth", "none"):
+        t = client_of(p, keys, "q01").terminal("whoami")
+        t.expect("Code: ")
+        t.send("123456\r98\u00fc7\r")
+        t.expect("user=bob")
+        t.expect(pexpect.EOF)
+        t = client_of(p, keys, "q01").terminal("whoami")
+        t.expect("Code: ")
+        t.send("12\x03")
+        t.expect(pexpect.EOF)
+    gw.stop()
+    refused(client_of(p, keys).ssh("true"), "cannot be reached")
+    steps(p, "web01", code=1)
+    wait_until(lambda: not p.relays(), "relays end")
+    assert p.stop() == 0, p.log()[-3000:]
+    assert "LeakSanitizer" not in p.log() and "detected memory leaks" not in p.log(), p.log()[-8000:]
