@@ -98,7 +98,7 @@ static bool parse_channels(const struct block *b, struct gcc_client *out)
     const uint8_t *name;
     uint32_t count;
 
-    if (!cursor_le32(&c, &count) || count > MCS_CHANNELS_MAX || out->channel_count)
+    if (!cursor_le32(&c, &count) || count > MCS_CHANNELS_MAX || out->has_channels)
         return false;
     for (uint32_t i = 0; i < count; i++) {
         struct gcc_channel *channel = &out->channels[i];
@@ -109,6 +109,7 @@ static bool parse_channels(const struct block *b, struct gcc_client *out)
         memcpy(channel->name, name, 8);
     }
     out->channel_count = count;
+    out->has_channels = true;
     return true;
 }
 

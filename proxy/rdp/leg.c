@@ -335,6 +335,8 @@ void leg_send(struct leg *l, const void *data, size_t len)
 
 void leg_stop(struct leg *l, bool is_stopped)
 {
+    if (l->is_stopped && !is_stopped)
+        l->has_more = true; /* records may lie in the library already, which no socket announces */
     l->is_stopped = is_stopped;
 }
 

@@ -180,6 +180,7 @@ struct gcc_client {
     uint16_t early_flags; /* 0 when the block is too short for them */
     char name[64];        /* UTF-8 */
     bool has_message_channel;
+    bool has_channels; /* its block came, which may be empty */
     size_t channel_count;
     struct gcc_channel channels[MCS_CHANNELS_MAX];
     struct cursor blocks; /* all of them, as sent */

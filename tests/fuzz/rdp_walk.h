@@ -75,6 +75,19 @@ static void walk_gcc(const struct mcs_connect *c, struct rdp_walk *w)
     buffer_finish(&b);
 }
 
+static void walk_channels(struct cursor data)
+{
+    struct dvc_create create;
+    struct buffer b;
+
+    buffer_init(&b, TPKT_MAX);
+    if (dvc_create_parse(data, &create))
+        dvc_refusal_put(&b, &create);
+    buffer_reset(&b);
+    (void)devices_filter(data, DEVICE_PRINT, &b);
+    buffer_finish(&b);
+}
+
 static void walk_tpkt(struct cursor body, struct rdp_walk *w)
 {
     struct x224_request request;
@@ -97,6 +110,7 @@ static void walk_tpkt(struct cursor body, struct rdp_walk *w)
         walk_info(pdu.data, w);
         walk_shares(pdu.data, w);
         dvc_server_scan(pdu.data, &w->dvc);
+        walk_channels(pdu.data);
         w->humans += dvc_client_scan(pdu.data, &w->dvc);
     }
 }

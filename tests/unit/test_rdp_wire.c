@@ -467,6 +467,92 @@ static void test_touch(void **state)
     assert_false(dvc_client_scan(cursor_of(touch, sizeof(touch) - 1), &s));
 }
 
+static void test_dynamic_refused(void **state)
+{
+    static const char create[] = "\x0e\0\0\0\x03\0\0\0\x11\x07\x01"
+                                 "AUDIO_INPUT";
+    struct dvc_create c;
+    struct buffer b;
+
+    (void)state;
+    assert_true(dvc_create_parse(cursor_of(create, sizeof(create)), &c));
+    assert_string_equal(c.name, "AUDIO_INPUT");
+    assert_int_equal(c.id, 0x107);
+    buffer_init(&b, 64);
+    dvc_refusal_put(&b, &c);
+    assert_int_equal(b.len, 15);
+    assert_memory_equal(b.data, "\x07\0\0\0\x03\0\0\0\x11\x07\x01\x01\0\0\xc0", 15);
+    buffer_finish(&b);
+    assert_false(dvc_create_parse(cursor_of(create, 8), &c));
+    for (size_t n = 0; n < sizeof(create); n++) { /* a name without its end */
+        char *copy = malloc(n ? n : 1);
+
+        memcpy(copy, create, n);
+        (void)!dvc_create_parse(cursor_of(copy, n), &c);
+        free(copy);
+    }
+}
+
+/* A drive and a printer. */
+static const char announce[] = "\x32\0\0\0\x03\0\0\0rDAD\x02\0\0\0"
+                               "\x08\0\0\0\x01\0\0\0SHARE\0\0\0\x02\0\0\0xy"
+                               "\x04\0\0\0\x02\0\0\0PRN1\0\0\0\0\0\0\0\0";
+
+static void test_devices(void **state)
+{
+    const size_t len = sizeof(announce) - 1;
+    struct cursor all = cursor_of(announce, len);
+    char changed[sizeof(announce)];
+    struct buffer b;
+
+    (void)state;
+    buffer_init(&b, TPKT_MAX);
+    assert_int_equal(devices_filter(all, DEVICE_PRINT, &b), DEVICES_WRITTEN);
+    assert_int_equal(b.len, 8 + 8 + 20);
+    assert_int_equal(b.data[0], 28);
+    assert_int_equal(b.data[12], 1);
+    assert_memory_equal(b.data + 24, "PRN1", 4);
+    buffer_reset(&b);
+    assert_int_equal(devices_filter(all, 0, &b), DEVICES_WRITTEN);
+    assert_int_equal(b.len, 16);
+    buffer_reset(&b);
+    assert_int_equal(devices_filter(all, DEVICE_PRINT | DEVICE_FILESYSTEM, &b), DEVICES_WRITTEN);
+    assert_int_equal(b.len, len);
+    assert_memory_equal(b.data + 8, announce + 8, len - 8);
+    memcpy(changed, announce, sizeof(changed));
+    changed[4] = 1; /* more pieces follow */
+    assert_int_equal(devices_filter(cursor_of(changed, len), DEVICE_PRINT, &b), DEVICES_DROP);
+    changed[4] = 2; /* of something else */
+    assert_int_equal(devices_filter(cursor_of(changed, len), DEVICE_PRINT, &b), DEVICES_OTHER);
+    changed[4] = 3;
+    changed[6] = 0x20; /* compressed */
+    assert_int_equal(devices_filter(cursor_of(changed, len), DEVICE_PRINT, &b), DEVICES_DROP);
+    for (size_t n = 12; n < len; n++) /* cut anywhere, nothing of it goes on */
+        assert_int_equal(devices_filter(cursor_of(announce, n), DEVICE_PRINT, &b), DEVICES_DROP);
+    buffer_finish(&b);
+}
+
+static void test_capability(void **state)
+{
+    struct share_facts facts = {.share_id = 1, .bpp = 24, .width = 800, .height = 600};
+    struct share_pdu share;
+    struct buffer b;
+    struct cursor c;
+    const uint8_t *set;
+
+    (void)state;
+    buffer_init(&b, TPKT_MAX);
+    demand_active_put(&b, &facts);
+    c = cursor_of(b.data, b.len);
+    assert_int_equal(share_next(&c, &share), PARSE_OK);
+    set = capability_find(SHARE_DEMAND_ACTIVE, share.body, CAPABILITY_VIRTUAL_CHANNEL, 4);
+    assert_non_null(set);
+    assert_int_equal(set[4] | set[5] << 8, 1600); /* behind the flags */
+    assert_null(capability_find(SHARE_DEMAND_ACTIVE, share.body, CAPABILITY_VIRTUAL_CHANNEL, 99));
+    assert_null(capability_find(SHARE_DEMAND_ACTIVE, share.body, 77, 0));
+    buffer_finish(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -486,6 +572,9 @@ int main(void)
         cmocka_unit_test(test_fragments),
         cmocka_unit_test(test_humans),
         cmocka_unit_test(test_touch),
+        cmocka_unit_test(test_dynamic_refused),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_capability),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
