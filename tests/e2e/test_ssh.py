@@ -425,7 +425,7 @@ def test_channels_that_are_refused(raw, proxy, kind, fields):
 
 
 @pytest.mark.parametrize("name,fields", [
-    ("tcpip-forward", ("192.0.2.1", 0)), ("streamlocal-forward@openssh.com", ("/tmp/x",)),
+    ("cancel-tcpip-forward", ("127.0.0.1", 1)), ("streamlocal-forward@openssh.com", ("/tmp/x",)),
     ("nonsense@example.org", ())])
 def test_global_requests_that_are_refused(raw, name, fields):
     raw.say(GLOBAL_REQUEST, name, True, *fields)
