@@ -23,7 +23,7 @@ DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-p
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
     ansible-core curl iproute2 mosh nftables python3-asyncssh sshfs xauth
     vim less rsync git procps sudo sqlite3
-    xvfb xrdp tigervnc-standalone-server rdesktop xdotool imagemagick x11-utils x11-xserver-utils xclip
+    xvfb xrdp tigervnc-standalone-server rdesktop xdotool x11-apps x11-utils x11-xserver-utils xclip
     xterm)
 if grep -qs '^VERSION_ID="12"' /etc/os-release; then
     DEPS_TEST+=(winpr-utils freerdp2-x11 freerdp2-shadow-x11)
