@@ -5,6 +5,7 @@
  *   libssh-client PORT USER password|key SECRET get FROM TO
  * Any host key will do; SECRET is a password or the path of a private key.
  */
+#define SSH_SUPPRESS_DEPRECATED 1 /* what replaces it came with 0.11 */
 #include <fcntl.h>
 #include <libssh/libssh.h>
 #include <libssh/sftp.h>
