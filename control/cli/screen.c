@@ -15,14 +15,16 @@
 
 #include "control/cli/play_filter.h"
 
-#define SIZE_MIN    2
-#define SIZE_LIMIT  1000
-#define REPEAT_MAX  1000
-#define FILTER_MAX  (4 * 1024 * 1024)
-#define ROW_MAX     (256 * 1024)
-#define NOTICE_MAX  512
-#define NOTICE_MS   10000
-#define REPLACEMENT 0xfffd
+#define SIZE_MIN       2
+#define SIZE_LIMIT     1000
+#define REPEAT_MAX     1000
+#define FILTER_MAX     (4 * 1024 * 1024)
+#define ROW_MAX        (256 * 1024)
+#define NOTICE_MAX     512
+#define NOTICE_MS      10000
+#define REPLACEMENT    0xfffd
+#define PARAMETERS_MAX 12 /* of one sequence, for libvterm */
+#define ATTRIBUTE_MAX  64 /* bytes of one of SGR */
 
 struct screen {
     VTerm *vt;
@@ -132,15 +134,65 @@ static void move_to(struct screen *s, VTermPos to)
     emulate(s, text, (size_t)n);
 }
 
+/* Inside of the screen, whatever libvterm thinks. */
+static VTermPos cursor_of_screen(const struct screen *s)
+{
+    VTermPos at;
+
+    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &at);
+    at.row = at.row < 0 ? 0 : at.row >= s->rows ? s->rows - 1 : at.row;
+    at.col = at.col < 0 ? 0 : at.col >= s->cols ? s->cols - 1 : at.col;
+    return at;
+}
+
 /* libvterm keeps one saved cursor where terminals keep one a screen and one more for this mode: a
  * program that saves its own on the alternate screen would move the one behind it. */
 static void alternate(struct screen *s, bool is_on)
 {
     if (is_on)
-        vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &s->outside);
+        s->outside = cursor_of_screen(s);
     emulate(s, is_on ? "\033[?1047h" : "\033[?1047l", 8);
     if (!is_on)
         move_to(s, s->outside);
+}
+
+/* Separators between parameters, and inside of them. */
+static size_t count_parameters(const char *params)
+{
+    size_t n = 1;
+
+    for (; *params; params++)
+        n += *params == ';' || *params == ':';
+    return n;
+}
+
+/* The parameters of SGR, one attribute a sequence: libvterm 0.1 writes past its array of sixteen.
+ * 38, 48 and 58 take those that follow with them: ;5;N or ;2;R;G;B. */
+static void put_attributes_apart(struct screen *s, char *params)
+{
+    char one[ATTRIBUTE_MAX + 4], *next = params, *word;
+    size_t len = 0, left = 0; /* words that belong to the colour that was begun */
+    bool is_open = false;     /* and which kind it is comes next */
+
+    while ((word = strsep(&next, ";"))) {
+        if (strlen(word) + len > ATTRIBUTE_MAX - 2 || count_parameters(word) > PARAMETERS_MAX)
+            break;
+        len += (size_t)snprintf(one + len, sizeof(one) - len, "%s%s", len ? ";" : "\033[", word);
+        if (is_open) {
+            is_open = false;
+            left = !strcmp(word, "5") ? 1 : !strcmp(word, "2") ? 3 : 0;
+        } else if (left > 0) {
+            left--;
+        } else if (!strcmp(word, "38") || !strcmp(word, "48") || !strcmp(word, "58")) {
+            is_open = true;
+            continue;
+        }
+        if (left > 0)
+            continue;
+        one[len++] = 'm';
+        emulate(s, one, len);
+        len = 0;
+    }
 }
 
 /* A whole control sequence, as play_filter writes them: ESC [ parameters final. */
@@ -163,7 +215,10 @@ static void put_sequence(struct screen *s)
         alternate(s, final == 'h');
     } else if (strcmp(params, "?47h") == 0 || strcmp(params, "?47l") == 0) {
         emulate(s, final == 'h' ? "\033[?1047h" : "\033[?1047l", 8);
-    } else {
+    } else if (final == 'm') {
+        s->sequence[s->sequence_len - 1] = '\0';
+        put_attributes_apart(s, s->sequence + 2);
+    } else if (count_parameters(params) <= PARAMETERS_MAX) {
         emulate(s, s->sequence, s->sequence_len);
     }
     s->sequence_len = 0;
@@ -181,8 +236,8 @@ static void put_byte(struct screen *s, uint8_t c)
                    !(c >= 0x20 && c <= 0x2f)) { /* ESC 7, ESC ( B */
             emulate(s, s->sequence, s->sequence_len);
             s->sequence_len = 0;
-        } else if (s->sequence_len == sizeof(s->sequence) - 1) { /* many colours: just go on */
-            emulate(s, s->sequence, s->sequence_len);
+        } else if (s->sequence_len ==
+                   sizeof(s->sequence) - 1) { /* play_filter writes none so long */
             s->sequence_len = 0;
         }
         return;
@@ -232,7 +287,7 @@ void screen_notice(struct screen *s, const char *text, size_t len)
     s->notice_ms = clock_mono_ms();
     if (s->filter.is_alternate)
         return;
-    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &cursor);
+    cursor = cursor_of_screen(s);
     n = snprintf(line, sizeof(line), "\033[0m\r%s%s\r\n", cursor.col > 0 ? "\n" : "", s->notice);
     emulate(s, line, (size_t)n);
     s->notice[0] = '\0';
@@ -245,9 +300,13 @@ const char *screen_last_notice(const struct screen *s)
 
 void screen_resize(struct screen *s, uint16_t cols, uint16_t rows)
 {
+    VTermPos at;
+
     s->cols = clamp(cols);
     s->rows = clamp(rows);
     vterm_set_size(s->vt, s->rows, s->cols);
+    at = cursor_of_screen(s);
+    move_to(s, at); /* libvterm 0.1 may leave it outside */
 }
 
 void screen_size(const struct screen *s, uint16_t *cols, uint16_t *rows)
@@ -413,7 +472,7 @@ void screen_draw(struct screen *s, uint16_t cols, uint16_t lines, const char *st
 
     if (cols < 2 || lines < 2 || !prepare(s, cols, lines, out))
         return;
-    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &cursor);
+    cursor = cursor_of_screen(s);
     first_row = offset(cursor.row, s->rows, room);
     first_col = offset(cursor.col, s->cols, cols);
     buffer_put_str(out, "\033[?25l");

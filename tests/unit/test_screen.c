@@ -104,6 +104,16 @@ static void colours_come_through(void **state)
     assert_non_null(strstr(buffer_cstr(&f->out), "\033[0;38;2;1;2;3mrgb"));
 }
 
+static void many_attributes_in_one_sequence(void **state)
+{
+    struct fixture *f = *state;
+
+    feed(f, "\033[1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;1;3;38;2;1;2;3;48;5;9;4mmany");
+    assert_non_null(strstr(draw(f, 20, 6), "\033[0;1;3;4;38;2;1;2;3;48;5;9mmany"));
+    feed(f, "\033[m\033[38mplain");
+    assert_non_null(strstr(draw(f, 20, 6), "\033[0mplain"));
+}
+
 static void a_small_terminal_shows_the_cursor(void **state)
 {
     struct fixture *f = *state;
@@ -170,6 +180,7 @@ int main(void)
         TEST(nothing_else_passes),
         TEST(words_that_the_emulator_does_not_know),
         TEST(colours_come_through),
+        TEST(many_attributes_in_one_sequence),
         TEST(a_small_terminal_shows_the_cursor),
         TEST(sizes_change),
         TEST(notices_are_shown),
