@@ -1,9 +1,9 @@
 """
-The peers of the RDP tests: displays, RDP servers and RDP clients, all real programs on loopback, each
-started here with a process group of its own and ended by it.
+The peers of the RDP tests: displays, RDP servers and RDP clients, all real programs on loopback,
+each started here with a process group of its own and ended by it.
 
-A display is an Xvfb. Servers: Xrdp (xrdp in front of Xvnc, no login) and Shadow (freerdp-shadow on an
-Xvfb). Clients draw on a display of their own, of which pictures are taken and compared by region.
+A display is an Xvfb. Servers: Xrdp (xrdp in front of Xvnc, no login) and Shadow (freerdp-shadow on
+an Xvfb). Clients draw on a display of their own, of which pictures are taken and compared by region.
 """
 import contextlib
 import ctypes
