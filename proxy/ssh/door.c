@@ -2,7 +2,8 @@
  * Commands of the user's own (`ssh USER@BASTION sessions`): the broker starts them and hands over
  * their descriptors; here bytes go between those and the channel, with back pressure both ways:
  * nothing is read that the client does not take, and what the command does not read stays with the
- * client. Nothing is buffered here. Steps of a turn; callbacks only note.
+ * client. Nothing is buffered here but what was read while keys were changed. Steps of a turn;
+ * callbacks only note.
  */
 #include "proxy/ssh/session.h"
 
@@ -32,7 +33,10 @@ struct door {
     bool is_same;              /* they are: closed once */
     struct event *can_write, *can_read[STREAM_COUNT];
     bool is_ready[STREAM_COUNT]; /* readable, as far as is known */
-    bool is_full;                /* the command reads no more just now */
+    uint8_t *kept;               /* NULL, or what a key exchange kept from being written */
+    size_t kept_len;
+    bool is_kept_err;
+    bool is_full; /* the command reads no more just now */
     bool sent_eof;
     bool has_result, is_over; /* is_over: the exit status is known */
     bool is_told;             /* the client has it too */
@@ -229,12 +233,42 @@ void door_broker_lost(struct session *s)
 
 /* ---- a turn's work ---- */
 
+/* Keep what was read and not written: while keys are changed no room is seen to be missing. */
+static void keep(struct door *d, const uint8_t *data, size_t len, bool is_err)
+{
+    if (!(d->kept = malloc(len))) {
+        session_end(d->session, END_RELAY_CRASHED, "relay", "output was lost", "");
+        return;
+    }
+    memcpy(d->kept, data, len);
+    d->kept_len = len;
+    d->is_kept_err = is_err;
+}
+
+static void drop_kept(struct door *d)
+{
+    free(d->kept);
+    d->kept = NULL;
+}
+
+/* False while something is kept: a turn comes with the new keys. */
+static bool show_kept(struct channel *c)
+{
+    struct door *d = c->door;
+
+    if (d->kept && pump_show(c, d->kept, d->kept_len, d->is_kept_err))
+        drop_kept(d);
+    return !d->kept;
+}
+
 /* From the command to the client. */
 static void drain(struct channel *c, enum stream stream)
 {
     struct door *d = c->door;
     uint8_t chunk[CHUNK];
 
+    if (!show_kept(c))
+        return;
     for (int i = 0; i < CHUNKS && d->out[stream] >= 0 && d->is_ready[stream]; i++) {
         uint32_t room = pump_room(c);
         ssize_t n;
@@ -242,9 +276,11 @@ static void drain(struct channel *c, enum stream stream)
         if (room == 0) /* a turn comes when the client takes more */
             return;
         n = read(d->out[stream], chunk, room < CHUNK ? room : CHUNK);
-        if (n > 0 && !pump_show(c, chunk, (size_t)n, stream == STREAM_ERR))
-            session_end(d->session, END_RELAY_CRASHED, "relay", "output was lost", "");
-        else if (n < 0 && errno == EAGAIN)
+        if (n > 0 && !pump_show(c, chunk, (size_t)n, stream == STREAM_ERR)) {
+            keep(d, chunk, (size_t)n, stream == STREAM_ERR);
+            return;
+        }
+        if (n < 0 && errno == EAGAIN)
             d->is_ready[stream] = false;
         else if (n == 0 || (n < 0 && errno != EINTR)) /* EIO: the terminal has nobody left */
             close_out(d, stream);
@@ -313,9 +349,8 @@ static void finish(struct channel *c)
         return;
     if (d->text[0]) {
         snprintf(line, sizeof(line), "%s%s", d->text, c->has_pty ? "\r\n" : "\n");
-        if (pump_room(c) < strlen(line))
-            return; /* a turn comes when there is room */
-        (void)pump_show(c, line, strlen(line), true);
+        if (!pump_show(c, line, strlen(line), true))
+            return; /* a turn comes when there is room, or with new keys */
     }
     d->is_told = true;
     channel_exit_local(c, d->exit_status);
@@ -343,6 +378,7 @@ void door_free(struct channel *c)
     close_in(d);
     close_out(d, STREAM_OUT);
     close_out(d, STREAM_ERR);
+    drop_kept(d);
     relay_door_close(c->session->relay, c->number);
     free(d);
     c->door = NULL;

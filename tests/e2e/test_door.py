@@ -566,6 +566,18 @@ def test_much_output_to_a_slow_reader(admin):
     no_commands(p)
 
 
+def test_keys_change_while_much_is_said(admin):
+    """While keys are changed nothing can be written: what a command said meanwhile is kept."""
+    p = admin.proxy
+    document = {"targets": [{"name": "t%05d" % n, "type": "ssh", "address": "192.0.2.1:22",
+                             "auth": "none", "accept_new": True} for n in range(2000)]}
+    p.do("apply", "-f", "-", "-y", input=json.dumps(document))
+    r = admin.ssh("admin", "target", "ls", "-o", "jsonl", flags=("-o", "RekeyLimit=16K"))
+    assert r.returncode == 0, r.stderr
+    assert len({json.loads(line)["name"] for line in r.stdout.splitlines()}) == 2001
+    no_commands(p)
+
+
 def test_the_reader_leaves(admin):
     """`| head` on the client's side: the command ends."""
     r = harness.run("bash", "-c", "%s | head -n 1" % " ".join(
