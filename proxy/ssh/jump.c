@@ -318,7 +318,8 @@ static void send_ends(struct jump *j)
         (void)ssh_channel_close(j->ssh);
         j->sent_close = true;
     }
-    if (j->got_close && !j->sent_close) {
+    /* what it said before is delivered first, as far as anybody takes it */
+    if (j->got_close && !j->sent_close && (j->is_ended || (j->out_len == 0 && j->held == 0))) {
         if (!j->sent_eof)
             (void)ssh_channel_send_eof(j->ssh);
         (void)ssh_channel_close(j->ssh);
@@ -522,6 +523,10 @@ void jump_step(struct session *s, int64_t now_ms)
             step_one(j, now_ms);
         if (j->state == JUMP_DONE)
             jump_destroy(j);
+    }
+    if ((j = TAILQ_FIRST(&s->jumps->list))) { /* who comes first could take all of a slow client */
+        TAILQ_REMOVE(&s->jumps->list, j, link);
+        TAILQ_INSERT_TAIL(&s->jumps->list, j, link);
     }
 }
 

@@ -203,7 +203,11 @@ static void pump_out(struct carrier *c)
         }
         c->out_len = (uint32_t)n;
     }
-    if (c->near_fd >= 0)
+    if (c->near_fd < 0)
+        return;
+    if (c->channel && !flush_out(c)) /* of the last round: an empty socket would not say so */
+        event_del(c->readable);
+    else
         (void)event_add(c->readable, NULL);
 }
 
