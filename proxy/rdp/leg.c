@@ -150,6 +150,14 @@ static bool make_room(struct leg *l, size_t len)
     return true;
 }
 
+/* Errors that others left in the thread's queue (a token that is no ASN.1) would be taken for those
+ * of the next call on a leg. */
+static void begin_call(void)
+{
+    ERR_clear_error();
+    errno = 0;
+}
+
 /* What a failed call of OpenSSL means; true when it is only to wait. */
 static bool is_waiting(struct leg *l, int r)
 {
@@ -182,7 +190,7 @@ static ssize_t read_some(struct leg *l, uint8_t *dst, size_t len)
     int r;
 
     if (l->ssl) {
-        errno = 0;
+        begin_call();
         r = SSL_read(l->ssl, dst, (int)len);
         if (r <= 0)
             (void)is_waiting(l, r);
@@ -221,7 +229,7 @@ static void shake_hands(struct leg *l)
 {
     int r;
 
-    errno = 0;
+    begin_call();
     r = SSL_do_handshake(l->ssl);
     if (r == 1)
         leg_enter(l, LEG_UP);
@@ -258,7 +266,7 @@ static ssize_t write_some(struct leg *l, const uint8_t *data, size_t len)
     int r;
 
     if (l->ssl) {
-        errno = 0;
+        begin_call();
         r = SSL_write(l->ssl, data, (int)len);
         if (r <= 0)
             (void)is_waiting(l, r);
