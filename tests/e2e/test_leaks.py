@@ -31,7 +31,8 @@ def test_no_leaks(watched, keys, scratch):
     shell.expect("hello")
     shell.sendline("exit")
     shell.expect(harness.pexpect.EOF)
-    wrong = harness.Client(watched, options=["-o", "NumberOfPasswordPrompts=1"]).terminal("true")
+    wrong = harness.Client(watched, options=["-o", "NumberOfPasswordPrompts=1", "-o",
+                                            "PreferredAuthentications=password"]).terminal("true")
     wrong.expect("assword:")
     wrong.sendline("wrong")
     wrong.expect(harness.pexpect.EOF)

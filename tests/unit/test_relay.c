@@ -812,6 +812,7 @@ static void doors_are_asked_for_once_more_and_closed(void **unused)
 static void a_closed_door_takes_no_answer(void **unused)
 {
     struct rig *g = rig_start(true, 60, getuid());
+    struct link_message m = {.type = LINK_NOTICE};
 
     (void)unused;
     rig_meet(g);
@@ -821,6 +822,10 @@ static void a_closed_door_takes_no_answer(void **unused)
     drive(g, "x");
     heard(g, LINK_DOOR, NULL);
     answer_door(g, true, 3); /* too late: its descriptors are closed, nobody is told */
+    m.notice.kind = LINK_NOTICE_MESSAGE;
+    text_copy(m.notice.text, sizeof(m.notice.text), "read so far");
+    say(g, &m, NULL, 0);
+    told(g, "notice 1 read so far");
     ask(g, "d", "door 1");
     heard(g, LINK_DOOR, NULL);
     answer_door(g, true, 0); /* says yes, and brings nothing */
