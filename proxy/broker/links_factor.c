@@ -172,8 +172,14 @@ static void show_codes(struct relay_link *l, const struct factor_codes *codes)
 static void enrol(struct relay_link *l, uint64_t step)
 {
     struct broker *b = l->links->broker;
+    struct store_factor factor;
     struct factor_codes codes;
 
+    /* two who know the first factor may be here at once: the one who was faster has it for good */
+    if (store_factor_get(b->store, l->tried_user, &factor) < 0 || factor.is_enrolled) {
+        link_login_failed(l, "enrolment", "A second factor was set up meanwhile: use that one.");
+        return;
+    }
     if (factor_enable(b->store, l->tried_user, l->login.key, step, &codes) < 0) {
         log_error("no second factor for %s: %s", l->tried_user, store_error(b->store));
         link_login_failed(l, "enrolment", "The second factor could not be kept; try again.");
@@ -226,10 +232,10 @@ void link_factor_answer(struct relay_link *l, const char *text)
     enum link_ask ask = l->login.ask;
 
     l->login.ask = ASK_NOTHING;
-    if (ask == ASK_CODE)
-        check_code(l, text);
-    else if (ask == ASK_ENROL)
+    if (ask == ASK_ENROL)
         check_enrolment(l, text);
-    else
+    else if (ask == ASK_CODES_KEPT)
         right_code(l, "totp, enrolled");
+    else if (may_guess(l)) /* again: many may have been asked before the first one failed */
+        check_code(l, text);
 }
