@@ -391,8 +391,8 @@ static void signal_cb(evutil_socket_t sig, short what, void *arg)
         buffer_finish(&report);
         break;
     case SIGCHLD:
+        pam_helper_reap(b->pam); /* first: the gates take whoever is left */
         gates_reap(b->gates);
-        pam_helper_reap(b->pam);
         break;
     default:
         break;

@@ -220,6 +220,7 @@ static int refuse_calls(void)
         REFUSE(rt_sigqueueinfo),
         REFUSE(rt_tgsigqueueinfo),
         REFUSE(tkill),
+        REFUSE(io_uring_setup), /* whose calls no filter sees */
         MAKES_FILES(openat, args[2]),
         MAKES_FILES_BY_PATH REFUSE(openat2),
         ONLY_WITH(kill, self),

@@ -81,7 +81,7 @@ void link_put_ticket(struct relay_link *l, uint16_t *len, uint8_t *data)
                        .pid = l->pid,
                        .attempts = l->attempts,
                        .denies = l->login.cert_denies,
-                       .has_second_factor = l->has_second_factor,
+                       .has_second_factor = l->user[0] && l->has_second_factor,
                        .outer_pid = l->outer_pid,
                        .outer_channel = l->outer_channel};
 
@@ -211,13 +211,14 @@ void link_drop(struct relay_link *l, const char *why)
 
     if (l->fd < 0)
         return;
+    link_login_left(l);
+    door_link_gone(b->door, l->serial);
     if (!l->session_id && has_twin(l)) {
         adoption_answered(l);
         link_release(l);
         return;
     }
     log_debug("relay pid=%d link closed: %s", l->pid, why);
-    door_link_gone(b->door, l->serial);
     if (l->state != STATE_ENDED) {
         kill_relay(l);
         link_jump_outer_over(l, END_NETWORK_LOST, "relay",

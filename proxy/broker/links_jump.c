@@ -27,6 +27,7 @@
 #include "tracker/tracker.h"
 
 #define JUMPS_PER_LINK 64
+#define RELAYS_OF_LINK 128 /* that it has, whatever it says of their ends */
 #define CANDIDATES_MAX 16
 #define SSH_PORT       22
 #define END_OUTER_MS   2000 /* longer than what it carries has to say its last words */
@@ -272,6 +273,16 @@ static void pass_on(struct relay_link *l, const struct link_jump *j)
     }
 }
 
+static bool has_room(const struct relay_link *l)
+{
+    const struct relay_link *inner;
+    size_t relays = 0;
+
+    TAILQ_FOREACH (inner, &l->links->live, entry)
+        relays += inner->outer_pid == l->pid && strcmp(inner->user, l->user) == 0;
+    return l->jump_count < JUMPS_PER_LINK && relays < RELAYS_OF_LINK;
+}
+
 void link_on_jump(struct relay_link *l, struct link_message *m, int *fds)
 {
     const struct link_jump *j = &m->jump;
@@ -284,7 +295,7 @@ void link_on_jump(struct relay_link *l, struct link_message *m, int *fds)
         link_drop(l, "jumps inside a jump");
         return;
     }
-    if (allowed == CONFIG_JUMP_OFF || l->jump_count >= JUMPS_PER_LINK) {
+    if (allowed == CONFIG_JUMP_OFF || !has_room(l)) {
         refuse(l, j,
                allowed == CONFIG_JUMP_OFF ? "jumps are switched off here"
                                           : "too many on one connection");

@@ -181,6 +181,22 @@ void link_login_failed(struct relay_link *l, const char *method, const char *sho
         refuse_late(l, LINK_AUTH_DENIED, shown);
 }
 
+/* PAM is slow to say no and quick to say yes: who leaves at once would know, and be counted never.
+ */
+void link_login_left(struct relay_link *l)
+{
+    struct broker *b = l->links->broker;
+    struct source_limits sl = source_limits(b);
+    char text[160];
+
+    if (l->login.pam && l->is_busy && l->login.is_answered) {
+        sources_failed(&b->sources, l->client_address, &sl, clock_mono_ms());
+        snprintf(text, sizeof(text), "%s, left before the answer", l->login.pam_method);
+        failure_event(l, text);
+    }
+    link_login_stop(l);
+}
+
 void link_logged_in(struct relay_link *l, const char *how)
 {
     struct broker *b = l->links->broker;

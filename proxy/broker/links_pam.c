@@ -40,6 +40,7 @@ static void on_prompt(void *arg, bool has_echo, const char *text)
 
     if (answer && !has_echo) {
         l->login.answer = NULL;
+        l->login.is_answered = true;
         pam_answer(l->login.pam, answer->data, answer->len);
         secret_wipe(answer);
         free(answer);
@@ -81,6 +82,7 @@ void link_pam_begin(struct relay_link *l, const char *method, const struct secre
     struct broker *b = l->links->broker;
 
     l->login.pam_method = method;
+    l->login.is_answered = false;
     if (password) {
         l->login.answer = malloc(sizeof(*l->login.answer));
         if (l->login.answer)
@@ -103,5 +105,6 @@ void link_pam_answer(struct relay_link *l, const void *text, size_t len)
         return;
     }
     l->is_busy = true;
+    l->login.is_answered = true;
     pam_answer(l->login.pam, text, len);
 }

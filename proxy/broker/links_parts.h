@@ -51,6 +51,7 @@ struct link_login {
     struct secret *answer; /* owned: the password for the first thing that PAM asks */
     struct pam_conversation *pam; /* owned */
     const char *pam_method;       /* static: what is checked by it */
+    bool is_answered;             /* something was said to PAM */
     char info[1024];              /* texts of PAM for the next question */
     unsigned cert_denies;         /* enum policy_channel: what the certificate does not permit */
     struct event *late;           /* owned: a refusal that is told later */
@@ -168,6 +169,8 @@ void link_login_ask(struct relay_link *l, const struct link_question *q);
 void link_limit_policy(const struct relay_link *l, struct policy *policy);
 /* Forget what is under way; the link's own end too. */
 void link_login_stop(struct relay_link *l);
+/* The client has gone; an attempt whose result it did not wait for counts as one that failed. */
+void link_login_left(struct relay_link *l);
 void link_login_free(struct relay_link *l); /* in the sweep */
 
 /* ---- links_factor.c: the second factor ---- */

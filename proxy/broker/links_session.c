@@ -255,6 +255,7 @@ void link_on_closed(struct relay_link *l, struct link_message *m, int *fds)
     const struct timeval leave = {LEAVE_S, 0};
 
     (void)fds;
+    link_login_left(l);
     event_add(l->timer, &leave);
     event_add(l->exit, NULL);
     /* A stranger's connection writes nothing: his failed attempts are events already. */

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@
 #define CONVERSATIONS_MAX 64
 #define CONVERSATION_S    300 /* a person may look for a device */
 
-static volatile sig_atomic_t running;
+static atomic_int running; /* the handler counts down at any moment */
 
 /* A conversation is over. */
 static void on_child(int number)
@@ -67,7 +68,7 @@ static void begin(int fd, const struct pam_talk *start)
     pid_t pid;
 
     if (running >= CONVERSATIONS_MAX) {
-        log_warn("%d PAM conversations are under way; one more is refused", (int)running);
+        log_warn("%d PAM conversations are under way; one more is refused", CONVERSATIONS_MAX);
         refuse(fd, "Too many are logging in just now; try again.");
         return;
     }

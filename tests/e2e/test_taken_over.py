@@ -310,3 +310,21 @@ def test_a_dead_target_delays_nobody(make_proxy, target, keys, blob, dead):
     assert time.monotonic() - began < 5
     assert process.is_there()
     process.finish()
+
+
+def test_a_command_of_the_door_ends_with_its_link(proxy, process, blob):
+    """Whoever keeps a second link keeps no command of the first one."""
+    r = Relay(process).hello().welcomed()
+    assert r.login("alice", blob) == fakerelay.AUTH_OK
+    assert r.door(1, "passwd", has_pty=1)[0]
+
+    def commands():
+        return [pid for pid in harness.children(proxy.process.pid)
+                if open("/proc/%d/comm" % pid).read().startswith("sallyctl")]
+    wait_until(commands, "it runs")
+    other = Relay(process).hello().welcomed()
+    r.link.close()
+    wait_until(lambda: not commands(), "it ends")
+    assert process.is_there()
+    other.close()
+    r.close()

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -395,6 +396,52 @@ def test_enrolment_at_the_first_login(make_proxy, target, keys):
         assert not any(secret in json.dumps(e) for e in p.events())
         with open(os.path.join(p.data, "sallyport.db"), "rb") as f:
             assert secret.encode() not in f.read()
+
+
+def test_guesses_that_wait_side_by_side_count_too(make_proxy, target, keys):
+    """Everybody was asked before the first one was wrong."""
+    p = make_proxy(NO_LIMIT).add_target(target)
+    p.add_user("alice", key=keys.make("alice")).grant()
+    app, _ = enrol(p)
+    key = peers.load_key(keys.make("alice"))
+    answers = []
+    with contextlib.ExitStack() as stack:
+        guessers = []
+        for n in range(14):
+            c = stack.enter_context(Talk(p.port, source="127.0.0.%d" % (n + 2)))
+            c.begin()
+            c.sign("alice+web01", key, wait=False)
+            assert c.reply() == USERAUTH_FAILURE and c.ask() == INFO_REQUEST
+            guessers.append(c)
+        wrong = app.wrong_code()
+        for c in guessers:
+            answers.append(c.answers(wrong))
+    assert answers.count(USERAUTH_FAILURE) <= 11 and CLOSED in answers, answers
+    assert len(p.events("second-factor-blocked")) == 1
+
+
+def test_two_who_enrol_at_once(make_proxy, target, keys):
+    """Somebody who has the first factor too waits with a key of his own: it replaces nothing."""
+    p = make_proxy(NO_LIMIT).add_target(target)
+    p.add_user("alice", key=keys.make("alice")).grant()
+    p.do("user", "set", "alice", "--second-factor", "totp")
+    me, other = Person(p, key=keys.make("alice")), Person(p, key=keys.make("alice"))
+    children = [other.begin("echo in"), me.begin("echo in")]
+    apps = []
+    for child in children:
+        child.expect(r"secret=([A-Z2-7]{32})")
+        apps.append(App(child.match.group(1)))
+        child.expect("app shows: $")
+    children[1].sendline(apps[1].code())
+    children[1].expect("kept them: $")
+    children[1].sendline("")
+    children[1].expect("in\r\n")
+    children[0].sendline(apps[0].code())
+    children[0].expect("set up meanwhile")
+    children[0].expect(CODE)
+    children[0].close()
+    assert len(p.events("totp-enabled")) == 1
+    assert me.log_in((CODE, apps[1].code()))[1] == 0
 
 
 def test_enrolment_that_is_not_finished_changes_nothing(make_proxy, target, keys):
@@ -1073,6 +1120,37 @@ def test_pam_client_that_leaves_leaves_no_process(pam):
     assert PasswordClient(p, PASSWORD).ssh("true").returncode == 0
     p.stop()
     wait_until(lambda: not harness.alive(helper[0]), "the helper ends with the daemon")
+
+
+def test_pam_client_that_does_not_wait_has_failed(pam, tmp_path):
+    """PAM is slow to say no: who leaves before has tried all the same."""
+    script = tmp_path / "slow"
+    script.write_text("#!/bin/sh\nread -r password\necho asked >> %s\nexec sleep 60\n" %
+                      (tmp_path / "pam.log"))
+    script.chmod(0o755)
+    p = pam("account required pam_permit.so",
+            "auth required pam_exec.so quiet expose_authtok %s" % script)
+    child = Person(p).begin("true")
+    child.expect(PASS)
+    child.sendline("a guess")
+    wait_until(lambda: os.path.exists(p.pam_log), "PAM was asked")
+    child.close()
+    wait_until(lambda: [e["text"] for e in p.events("login-failed")] ==
+               ["keyboard-interactive, left before the answer"], "it counts")
+    child = Person(p).begin("true")
+    child.expect(PASS)
+    child.close()  # nothing was tried
+    wait_until(lambda: p.json("status")["links"] == 0, "it is gone")
+    assert len(p.events("login-failed")) == 1
+
+
+def test_pam_helper_that_dies_is_missed(pam):
+    p = pam()
+    helper = [pid for pid in harness.children(p.process.pid)
+              if open("/proc/%d/comm" % pid).read().startswith("sallyport-pam")]
+    os.kill(helper[0], signal.SIGKILL)
+    wait_until(lambda: "sallyport-pam is gone" in p.log(), "the log says so")
+    assert PasswordClient(p, PASSWORD).ssh("true").returncode == 255
 
 
 def test_pam_is_off(make_proxy, target):
