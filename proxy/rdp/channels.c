@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include <sallyport/log.h>
 
@@ -15,7 +16,8 @@
 #define ANY_DEVICE (POLICY_RDP_DRIVES | POLICY_RDP_PRINTERS | POLICY_RDP_SMARTCARD)
 #define COMPRESSES 0x3u /* VCCAPS_COMPR_SC and VCCAPS_COMPR_CS_8K */
 
-/* One of the words that a channel needs, and what it is called in listings. */
+/* One of the words that a channel needs, and what it is called in listings. Servers take names in
+ * capitals too. */
 static const struct {
     const char *name;
     uint32_t needs;
@@ -53,7 +55,7 @@ void channels_choose(struct rdp_session *s, uint64_t allowed)
     s->t.allowed = (uint32_t)allowed & POLICY_RDP_ALL;
     for (size_t i = 0; i < s->u.client.channel_count; i++)
         for (size_t n = 0; n < sizeof(fixed) / sizeof(fixed[0]); n++)
-            if (strcmp(s->u.client.channels[i].name, fixed[n].name) == 0)
+            if (strcasecmp(s->u.client.channels[i].name, fixed[n].name) == 0)
                 s->t.is_dropped[i] = !(fixed[n].needs & s->t.allowed);
 }
 
@@ -68,7 +70,7 @@ void channels_describe(const struct rdp_session *s, char *dst, size_t len)
 
     for (size_t n = 0; n < sizeof(fixed) / sizeof(fixed[0]); n++)
         for (size_t i = 0; i < s->u.client.channel_count && at < len; i++)
-            if (s->t.channels[i] && strcmp(s->u.client.channels[i].name, fixed[n].name) == 0)
+            if (s->t.channels[i] && strcasecmp(s->u.client.channels[i].name, fixed[n].name) == 0)
                 at += (size_t)snprintf(dst + at, len - at, ",%s", fixed[n].shown);
 }
 
@@ -103,7 +105,7 @@ bool channels_block_dynamic(struct rdp_session *s, uint16_t channel, struct curs
     if (channels_are_all(s) || !dvc_create_parse(data, &create))
         return false;
     for (size_t i = 0; i < sizeof(dynamic) / sizeof(dynamic[0]); i++) {
-        if (strncmp(create.name, dynamic[i].name, strlen(dynamic[i].name)) != 0 ||
+        if (strncasecmp(create.name, dynamic[i].name, strlen(dynamic[i].name)) != 0 ||
             dynamic[i].needs & s->t.allowed)
             continue;
         refuse(s, channel, &create);

@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include <sallyport/log.h>
 #include <sallyport/text.h>
@@ -70,7 +71,7 @@ static bool is_named(const struct rdp_session *s, uint16_t user_channel, const c
     size_t i = (size_t)(user_channel - s->u.ids.channels[0]);
 
     return s->u.ids.channel_count && user_channel >= s->u.ids.channels[0] &&
-           i < s->u.ids.channel_count && strcmp(s->u.client.channels[i].name, name) == 0;
+           i < s->u.ids.channel_count && strcasecmp(s->u.client.channels[i].name, name) == 0;
 }
 
 static bool is_message_channel(const struct rdp_session *s, uint16_t user_channel)
