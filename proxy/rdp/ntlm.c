@@ -47,6 +47,7 @@ static struct ntlm *ntlm_new(bool is_accepting)
     if (!n)
         return NULL;
     n->is_accepting = is_accepting;
+    SecInvalidateHandle(&n->context);
     n->api = InitSecurityInterfaceExA(0);
     if (!n->api) {
         free(n);
@@ -165,7 +166,7 @@ enum ntlm_state ntlm_step(struct ntlm *n, const uint8_t *token, size_t len, stru
         in = buffer_for(SECBUFFER_TOKEN, in_copy, len);
         back = buffer_for(SECBUFFER_TOKEN, answer, NTLM_TOKEN_MAX);
         state = state_of(n, exchange(n, len ? &in_desc : NULL, &out_desc));
-        n->has_context |= state != NTLM_FAILED;
+        n->has_context |= SecIsValidHandle(&n->context); /* a failure makes one, too */
         if (state != NTLM_FAILED && state != NTLM_HASH && back.cbBuffer <= NTLM_TOKEN_MAX)
             buffer_put(out, answer, back.cbBuffer);
     }
