@@ -152,7 +152,8 @@ static void keep_alive(struct session *s)
         return;
     if (!leg_keepalive(&s->user, count))
         session_end(s, END_NETWORK_LOST, "client", "the client stopped answering", "");
-    else if (!leg_keepalive(&s->target, count))
+    else if (s->phase == PHASE_RELAYING && /* before, no server answers one, and some hang up */
+             !leg_keepalive(&s->target, count))
         session_end(s, END_TARGET_CLOSED, "target", "the target stopped answering",
                     "You have been disconnected: the target stopped answering");
 }

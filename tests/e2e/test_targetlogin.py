@@ -444,6 +444,8 @@ def test_relays_of_the_previous_release(alice, keys, target, change, says):
 class Questions(FakeTarget):
     """Asks rounds of questions: [(name, instruction, [(prompt, echo)..], [answers])..]; with a key
     first when that is wanted."""
+    transport = paramiko.Transport
+
     def __init__(self, key_path, rounds, wants_key=None):
         self.rounds = rounds
         self.wants_key = wants_key
@@ -451,7 +453,7 @@ class Questions(FakeTarget):
         super().__init__(key_path)
 
     def serve(self, sock):
-        transport = paramiko.Transport(sock)
+        transport = self.transport(sock)
         transport.add_server_key(load_key(self.key_path))
         server = _QuestionServer(self)
         transport.start_server(event=threading.Event(), server=server)
@@ -541,6 +543,30 @@ def test_questions_without_a_credential(alice, keys):
     with questions(alice, keys, [PASSWORD], "--auth", "none"):
         t = client_of(alice, keys, "q01").terminal("whoami")
         t.expect("Password: ")
+        t.send("s3cret\r")
+        t.expect("user=bob")
+        t.expect(pexpect.EOF)
+
+
+class Strict(paramiko.Transport):
+    """Hangs up on who sends what is not for before the login, as Dropbear does."""
+    def _ensure_authed(self, ptype, message):
+        answer = super()._ensure_authed(ptype, message)
+        if answer is not None:
+            self.close()
+        return answer
+
+
+def test_a_question_is_thought_about(make_proxy, keys):
+    """Keep-alives are for those who are logged in: OpenSSH does not answer others."""
+    p = make_proxy({"ssh": {"keepalive_interval": "1s", "keepalive_count": "9"}})
+    p.add_user("alice", key=keys.make("alice"))
+    with questions(p, keys, [PASSWORD], "--auth", "none") as fake:
+        fake.transport = Strict
+        t = client_of(p, keys, "q01").terminal("whoami")
+        t.expect("Password: ")
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 4, "some intervals went by")
         t.send("s3cret\r")
         t.expect("user=bob")
         t.expect(pexpect.EOF)
