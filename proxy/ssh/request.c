@@ -362,7 +362,9 @@ static struct request *read_message(struct channel *c, ssh_message message)
 void request_message(struct session *s, ssh_message message)
 {
     struct channel *c = channel_find(s, ssh_message_channel_request_channel(message));
-    struct request *r = c && c->state != CHANNEL_DONE ? read_message(c, message) : NULL;
+    /* what has its exit status and our close behind it runs nothing any more */
+    bool is_open = c && c->state != CHANNEL_DONE && !c->user.sent_close;
+    struct request *r = is_open ? read_message(c, message) : NULL;
 
     if (!r) {
         (void)ssh_message_reply_default(message);
