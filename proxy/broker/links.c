@@ -331,7 +331,7 @@ static bool adopt_session(struct relay_link *l, int page_fd)
         return false;
     }
     if (link_resolve(l, &policy, &target) < 0)
-        policy = b->config->policy; /* withdrawn meanwhile: links_refresh_policies() ends it */
+        policy = b->config->policy; /* withdrawn meanwhile: check_access() ends it */
     if (tracker_adopt(b->tracker, l->session_id, &policy, page, l) < 0) {
         activity_unmap(page);
         return false;
@@ -413,6 +413,26 @@ static bool proves_itself(struct relay_link *l, const struct link_hello *h, int 
     return !h->session_id && !h->user[0] && h->phase == LINK_PHASE_LOGIN;
 }
 
+/* Access that was withdrawn after the scan had found the relay and before it said who it is: nobody
+ * ended it then, since nobody knew whose it was. */
+static void check_access(struct relay_link *l)
+{
+    struct broker *b = l->links->broker;
+    struct store_target target;
+    struct policy policy;
+    int r = link_user_may_log_in(b, l->user) ? 0 : ERR_DENIED;
+
+    if (r == 0 && l->session_id)
+        r = link_resolve(l, &policy, &target);
+    if (r != ERR_DENIED && r != ERR_NOT_FOUND)
+        return;
+    if (!l->session_id)
+        link_end_choosing(l, END_REVOKED, "policy", "access was withdrawn");
+    else if (tracker_end(b->tracker, l->session_id, END_REVOKED, "policy", "access was withdrawn",
+                         0) < 0)
+        log_debug("session %llu ends already", (unsigned long long)l->session_id);
+}
+
 static void on_hello(struct relay_link *l, struct link_message *m, int *fds)
 {
     const struct link_hello *h = &m->hello;
@@ -434,6 +454,8 @@ static void on_hello(struct relay_link *l, struct link_message *m, int *fds)
     adoption_answered(l);
     link_enter(l, proved_state(l));
     send_welcome(l);
+    if (l->is_adopted && l->user[0])
+        check_access(l);
 }
 
 /* ---- dispatch ---- */

@@ -328,3 +328,24 @@ def test_a_command_of_the_door_ends_with_its_link(proxy, process, blob):
     assert process.is_there()
     other.close()
     r.close()
+
+
+@pytest.mark.parametrize("phase", [fakerelay.CHOOSING, fakerelay.SESSION])
+def test_a_lock_before_it_says_hello_again(proxy, process, blob, phase):
+    """Found by the next broker, and slow to say whose it is: what was withdrawn meanwhile is."""
+    r = Relay(process).hello().welcomed()
+    assert r.login("alice", blob) == fakerelay.AUTH_OK
+    if phase == fakerelay.SESSION:
+        assert r.route("web01")
+        r.say(fakerelay.READY, fakerelay.text("OpenSSH"))
+        proxy.wait_sessions(1, "active")
+    again = adopted(proxy, process, r)
+    proxy.do("user", "lock", "alice")
+    again.hello(phase, "alice", r.session, r.ticket, r.fds[1:2]).welcomed()
+    again.hear(fakerelay.END)
+    fakerelay.gone(process)
+    again.close()
+    r.close()
+    if phase == fakerelay.SESSION:
+        wait_until(lambda: proxy.wait_history(1)[0]["endReason"] != "", "it has ended")
+    assert proxy.sessions() == []
