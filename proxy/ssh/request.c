@@ -389,6 +389,8 @@ static void started(struct channel *c, bool is_ok)
     c->has_started = is_ok;
     c->is_told = is_ok;
     c->started_ms = clock_mono_ms();
+    if (!is_ok && c->record == RECORD_OFF)
+        c->record = RECORD_NONE; /* what is started instead may have to be recorded */
     if (is_ok)
         audit_start(c);
     channel_tell(c, is_ok ? LINK_CHANNEL_OPENED : LINK_CHANNEL_REFUSED);

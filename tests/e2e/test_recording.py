@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 
+import paramiko
 import pexpect
 import pytest
 
@@ -172,6 +173,36 @@ def test_terminal_is_recorded_whatever_its_command(proxy, client, scratch):
     shell.expect(harness.pexpect.EOF)
     row = ended(proxy)
     assert "hidden-10" in output(export(proxy, row["id"], scratch)[2])
+
+
+def test_what_follows_a_refused_start_is_recorded(proxy, keys, scratch):
+    """A subsystem is never recorded, but when the target has none of that name a terminal may
+    follow on the same channel."""
+    transport = paramiko.Transport(("127.0.0.1", proxy.port))
+    transport.start_client(timeout=20)
+    transport.auth_publickey("alice+web01", paramiko.Ed25519Key.from_private_key_file(
+        keys.make("alice")))
+    channel = transport.open_session(timeout=20)
+    ask = paramiko.Message()
+    ask.add_byte(bytes([98]))  # SSH_MSG_CHANNEL_REQUEST, without an answer
+    ask.add_int(channel.remote_chanid)
+    ask.add_string("subsystem")
+    ask.add_boolean(False)
+    ask.add_string("nosuch")
+    transport._send_user_message(ask)
+    channel.get_pty()
+    channel.invoke_shell()
+    channel.sendall(b"echo se''cret; exit\n")
+    said = b""
+    channel.settimeout(20)
+    while data := channel.recv(65536):
+        said += data
+    transport.close()
+    assert b"secret" in said
+    row = ended(proxy)
+    assert row["recording"] == "ok"
+    _, _, events = export(proxy, row["id"], scratch)
+    assert "secret" in output(events)
 
 
 def test_several_terminals_on_one_connection(proxy, client, scratch, keys):
