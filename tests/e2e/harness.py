@@ -212,10 +212,11 @@ PrintLastLog no
 AcceptEnv LANG LC_* SP_*
 Subsystem sftp internal-sftp
 # bash believes that it is not the first shell and leaves the account's .bashrc alone: what that
-# writes to stderr would be counted, and the time that it takes with it
-SetEnv SHLVL=1
+# writes to stderr would be counted, and the time that it takes with it. The account's ~/.Xauthority
+# has other users: xauth replaces it, and for a moment there is none.
+SetEnv SHLVL=1 XAUTHORITY=/tmp/sallyport-xauthority-%d
 %s
-""" % (self.port, self.host_key, self.authorized, self.extra))
+""" % (self.port, self.host_key, self.authorized, self.port, self.extra))
 
     @property
     def address(self):
@@ -240,6 +241,8 @@ SetEnv SHLVL=1
         return children(self.process.pid)
 
     def stop(self):
+        with contextlib.suppress(OSError):
+            os.unlink("/tmp/sallyport-xauthority-%d" % self.port)
         if self.process:
             for pid in self.sessions():
                 for grandchild in children(pid):
