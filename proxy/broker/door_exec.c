@@ -226,6 +226,8 @@ static int refuse_calls(void)
         ONLY_WITH(kill, self),
         LOAD(nr),
         ONLY_WITH(tgkill, self),
+        LOAD(nr),
+        ONLY_WITH(prlimit64, 0), /* its own; another's limits would end it as a signal does */
         ANSWER(SECCOMP_RET_ALLOW),
     };
     const struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};

@@ -45,9 +45,30 @@ static const char *base_name(const char *word, size_t *len)
     return word;
 }
 
+/* A program of that name that the user brought along is a command like any other. */
+static bool is_system_folder(const char *folder, size_t len)
+{
+    static const char *const folders[] = {"/bin/", "/usr/", "/opt/", "/run/current-system/"};
+
+    if (len == 0)
+        return true;
+    if (memmem(folder, len, "/.", 2)) /* /usr/bin/../../tmp/ */
+        return false;
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+        size_t n = strlen(folders[i]);
+
+        if (n <= len && memcmp(folder, folders[i], n) == 0)
+            return true;
+    }
+    return false;
+}
+
 static const struct transfer *find_transfer(const char *word, size_t len)
 {
     const char *name = base_name(word, &len);
+
+    if (!is_system_folder(word, (size_t)(name - word)))
+        return NULL;
 
     for (size_t i = 0; i < sizeof(transfers) / sizeof(transfers[0]); i++) {
         if (strlen(transfers[i].program) == len && memcmp(transfers[i].program, name, len) == 0)
