@@ -84,6 +84,7 @@ def test_login_in_progress_survives(make_proxy, target, keys):
     t.expect("assword:")
     t.sendline("wrong")
     t.expect("assword:")
+    wait_until(lambda: p.events("login-failed"), "the attempt is in the store")
     p.kill()
     t.sendline("correct horse")  # nobody there to check it: the client waits
     time.sleep(0.5)
