@@ -2,7 +2,6 @@
 import os
 import re
 import socket
-import statistics
 import subprocess
 import time
 
@@ -127,8 +126,8 @@ def test_time_tells_nobody_who_exists(make_proxy, target):
             times[name].append(time.monotonic() - start)
     for c in clients.values():
         c.close()
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    assert max(medians.values()) < 1.5 * min(medians.values()) + 0.005, medians
+    best = {name: min(t) for name, t in times.items()}  # what the machine's noise adds is no answer
+    assert max(best.values()) < 1.5 * min(best.values()) + 0.005, best
 
 
 @pytest.mark.parametrize("kind,bits,word", [("rsa", 1024, "2048"), ("dsa", 1024, "DSA")])
