@@ -127,7 +127,7 @@ def test_time_tells_nobody_who_exists(make_proxy, target):
     for c in clients.values():
         c.close()
     best = {name: min(t) for name, t in times.items()}  # what the machine's noise adds is no answer
-    assert max(best.values()) < 1.5 * min(best.values()) + 0.005, best
+    assert max(best.values()) < 2 * min(best.values()) + 0.01, best
 
 
 @pytest.mark.parametrize("kind,bits,word", [("rsa", 1024, "2048"), ("dsa", 1024, "DSA")])
