@@ -354,9 +354,11 @@ class Agent:
         self.process = subprocess.Popen(["ssh-agent", "-D", "-a", self.path],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
-        harness.wait_until(lambda: os.path.exists(self.path), "the agent listens")
+        env = dict(os.environ, SSH_AUTH_SOCK=self.path)  # its socket is there before it listens
+        harness.wait_until(lambda: harness.run("ssh-add", "-l", env=env).returncode == 1,
+                           "the agent answers")
         for p in paths:
-            r = harness.run("ssh-add", p, env=dict(os.environ, SSH_AUTH_SOCK=self.path))
+            r = harness.run("ssh-add", p, env=env)
             assert r.returncode == 0, r.stderr
 
     def __enter__(self):
