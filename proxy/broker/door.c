@@ -25,6 +25,7 @@
 #include "proxy/broker/broker.h"
 #include "proxy/broker/door_exec.h"
 #include "proxy/broker/links_parts.h"
+#include "proxy/broker/program.h"
 #include "tracker/store/store.h"
 
 #define COMMANDS_MAX      32 /* at once, in all: half of what the control socket serves */
@@ -62,7 +63,7 @@ struct door *door_create(struct broker *b)
         return NULL;
     d->broker = b;
     TAILQ_INIT(&d->commands);
-    door_find_program(d->program, sizeof(d->program));
+    program_find("sallyctl", SALLYPORT_BINDIR, d->program, sizeof(d->program));
     if (access(d->program, X_OK) < 0)
         log_warn("%s is not there: users have no commands of their own over SSH", d->program);
     return d;

@@ -42,25 +42,6 @@
 #define CPU_S       600
 #define STDIO_COUNT 3
 
-void door_find_program(char *dst, size_t len)
-{
-    char self[400];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash;
-
-    if (n > 0) {
-        self[n] = '\0';
-        slash = strrchr(self, '/');
-        if (slash) {
-            *slash = '\0';
-            snprintf(dst, len, "%s/sallyctl", self);
-            if (access(dst, X_OK) == 0)
-                return;
-        }
-    }
-    snprintf(dst, len, "%s/sallyctl", SALLYPORT_BINDIR);
-}
-
 /* ---- the environment ---- */
 
 struct environment {

@@ -33,7 +33,4 @@ struct door_process {
 /* Start it. ERR_SYSTEM with nothing left open. The caller owns the descriptors. */
 MUST_CHECK int door_exec(const struct door_exec *e, struct door_process *out);
 
-/* The installed sallyctl: beside this program in a build tree. */
-void door_find_program(char *dst, size_t len);
-
 #endif

@@ -24,11 +24,11 @@
 #include "proxy/broker/door.h"
 #include "proxy/broker/notify.h"
 #include "proxy/broker/probes.h"
+#include "proxy/broker/program.h"
 #include "tracker/tracker.h"
 
 #define LISTENERS_MAX LINK_FDS_MAX
 #define KEYS_MAX      8
-#define GATE_LINK_FD  3
 #define LISTEN_QUEUE  512
 
 struct listener {
@@ -328,67 +328,23 @@ static const struct gate_kind kinds[GATE_COUNT] = {
 
 /* ---- the process ---- */
 
-/* Beside this program in a build tree, in libexec in an installation. */
-static void find_program(const char *name, char *dst, size_t len)
-{
-    char self[400];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-    if (n > 0) {
-        char *slash;
-
-        self[n] = '\0';
-        slash = strrchr(self, '/');
-        if (slash) {
-            *slash = '\0';
-            snprintf(dst, len, "%s/%s", self, name);
-            if (access(dst, X_OK) == 0)
-                return;
-        }
-    }
-    snprintf(dst, len, "%s/%s", SALLYPORT_LIBEXECDIR, name);
-}
-
 static void gate_exec(const struct gate *g, int link)
 {
     const struct broker *b = g->all->broker;
-    const struct config *c = b->config;
-    static const char *const levels[] = {"error", "warn", "info", "debug", "trace"};
-    char root[512], broker_uid[16], relay_uid[16], relay_gid[16];
-    const char *argv[20];
+    struct program_sandbox sandbox;
+    char broker_uid[16];
+    const char *argv[6 + PROGRAM_SANDBOX_MAX];
     size_t n = 0;
 
-    snprintf(root, sizeof(root), "%s/root", c->run_dir);
     snprintf(broker_uid, sizeof(broker_uid), "%u", (unsigned)b->identity.uid);
-    snprintf(relay_uid, sizeof(relay_uid), "%u", (unsigned)b->identity.relay_uid);
-    snprintf(relay_gid, sizeof(relay_gid), "%u", (unsigned)b->identity.relay_gid);
     argv[n++] = g->kind->program;
     argv[n++] = "--gate";
     argv[n++] = "--run-dir";
-    argv[n++] = c->run_dir;
-    argv[n++] = "--root";
-    argv[n++] = root;
+    argv[n++] = b->config->run_dir;
     argv[n++] = "--broker-uid";
     argv[n++] = broker_uid;
-    if (b->identity.is_root) {
-        argv[n++] = "--relay-uid";
-        argv[n++] = relay_uid;
-        argv[n++] = "--relay-gid";
-        argv[n++] = relay_gid;
-    }
-    if (c->sandbox == CONFIG_SANDBOX_REDUCED)
-        argv[n++] = "--reduced";
-    argv[n] = NULL;
-    if (link != GATE_LINK_FD && dup2(link, GATE_LINK_FD) < 0)
-        _exit(127);
-    fcntl(GATE_LINK_FD, F_SETFD, 0);
-    close_range(GATE_LINK_FD + 1, ~0u, 0);
-    if (chdir(c->run_dir) < 0 || identity_prepare_gate(&b->identity) < 0)
-        _exit(127);
-    setenv("SALLYPORT_LOG_LEVEL", levels[c->log_level], 1);
-    setenv("SALLYPORT_LOG", c->log == LOG_SINK_SYSLOG ? "syslog" : "stderr", 1);
-    execv(g->program, (char *const *)(uintptr_t)argv);
-    _exit(127);
+    program_put_sandbox(b, &sandbox, argv, n);
+    program_become(b, g->program, argv, link);
 }
 
 static void gate_send(struct gate *g, const int *fds, size_t fd_count)
@@ -643,7 +599,7 @@ struct gates *gates_create(struct broker *b, char *err, size_t err_len)
         g->link = -1;
         g->is_wanted = g->kind->is_enabled(b->config);
         g->restart_timer = event_new(b->base, -1, 0, restart_cb, g);
-        find_program(g->kind->program, g->program, sizeof(g->program));
+        program_find(g->kind->program, SALLYPORT_LIBEXECDIR, g->program, sizeof(g->program));
         if (!g->restart_timer || (g->is_wanted && access(g->program, X_OK) < 0)) {
             snprintf(err, err_len, "%s: %s", g->program, strerror(errno));
             gates_destroy(all);

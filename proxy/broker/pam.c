@@ -97,7 +97,7 @@ struct pam_helper *pam_helper_create(struct event_base *base, const char *servic
     TAILQ_INIT(&p->dead);
     p->sweep = event_new(base, -1, 0, sweep_cb, p);
     (void)text_copy(p->service, sizeof(p->service), service);
-    program_find("sallyport-pam", program, sizeof(program));
+    program_find("sallyport-pam", SALLYPORT_LIBEXECDIR, program, sizeof(program));
     if (!p->sweep || access(program, X_OK) < 0 || spawn(p, program) < 0) {
         snprintf(err, err_len, "[ssh] pam: %s cannot be started: %s", program, strerror(errno));
         pam_helper_destroy(p);

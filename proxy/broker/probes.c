@@ -21,14 +21,14 @@
 #include "proxy/broker/broker.h"
 #include "proxy/broker/dial.h"
 #include "proxy/broker/hops.h"
+#include "proxy/broker/program.h"
 #include "tracker/store/store.h"
 
-#define PROBES_MAX    8
-#define ROWS_MAX      96
-#define PROBE_LINK_FD 3
-#define LOGIN_S       45 /* for all that the process does */
-#define FIRST_HOP     1
-#define PROGRAM       "sallyport-ssh"
+#define PROBES_MAX 8
+#define ROWS_MAX   96
+#define LOGIN_S    45 /* for all that the process does */
+#define FIRST_HOP  1
+#define PROGRAM    "sallyport-ssh"
 
 struct probe {
     TAILQ_ENTRY(probe) entry;
@@ -193,61 +193,14 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
 
 /* ---- the process ---- */
 
-static void find_program(char *dst, size_t len)
-{
-    char self[400];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash;
-
-    if (n > 0) {
-        self[n] = '\0';
-        slash = strrchr(self, '/');
-        if (slash) {
-            *slash = '\0';
-            snprintf(dst, len, "%s/" PROGRAM, self);
-            if (access(dst, X_OK) == 0)
-                return;
-        }
-    }
-    snprintf(dst, len, "%s/" PROGRAM, SALLYPORT_LIBEXECDIR);
-}
-
 /* In the child; started as a gate is, so that it enters the same sandbox. */
 static void probe_exec(const struct probes *all, int link)
 {
-    const struct broker *b = all->broker;
-    const struct config *c = b->config;
-    static const char *const levels[] = {"error", "warn", "info", "debug", "trace"};
-    char root[512], relay_uid[16], relay_gid[16];
-    const char *argv[16];
-    size_t n = 0;
+    struct program_sandbox sandbox;
+    const char *argv[2 + PROGRAM_SANDBOX_MAX] = {PROGRAM, "--probe"};
 
-    snprintf(root, sizeof(root), "%s/root", c->run_dir);
-    snprintf(relay_uid, sizeof(relay_uid), "%u", (unsigned)b->identity.relay_uid);
-    snprintf(relay_gid, sizeof(relay_gid), "%u", (unsigned)b->identity.relay_gid);
-    argv[n++] = PROGRAM;
-    argv[n++] = "--probe";
-    argv[n++] = "--root";
-    argv[n++] = root;
-    if (b->identity.is_root) {
-        argv[n++] = "--relay-uid";
-        argv[n++] = relay_uid;
-        argv[n++] = "--relay-gid";
-        argv[n++] = relay_gid;
-    }
-    if (c->sandbox == CONFIG_SANDBOX_REDUCED)
-        argv[n++] = "--reduced";
-    argv[n] = NULL;
-    if (link != PROBE_LINK_FD && dup2(link, PROBE_LINK_FD) < 0)
-        _exit(127);
-    fcntl(PROBE_LINK_FD, F_SETFD, 0);
-    close_range(PROBE_LINK_FD + 1, ~0u, 0);
-    if (chdir(c->run_dir) < 0 || identity_prepare_gate(&b->identity) < 0)
-        _exit(127);
-    setenv("SALLYPORT_LOG_LEVEL", levels[c->log_level], 1);
-    setenv("SALLYPORT_LOG", c->log == LOG_SINK_SYSLOG ? "syslog" : "stderr", 1);
-    execv(all->program, (char *const *)(uintptr_t)argv);
-    _exit(127);
+    program_put_sandbox(all->broker, &sandbox, argv, 2);
+    program_become(all->broker, all->program, argv, link);
 }
 
 static int spawn(struct probe *p)
@@ -411,7 +364,7 @@ struct probes *probes_create(struct broker *b)
     all->broker = b;
     TAILQ_INIT(&all->live);
     TAILQ_INIT(&all->dead);
-    find_program(all->program, sizeof(all->program));
+    program_find(PROGRAM, SALLYPORT_LIBEXECDIR, all->program, sizeof(all->program));
     all->sweep = event_new(b->base, -1, 0, sweep_cb, all);
     if (!all->sweep) {
         free(all);
