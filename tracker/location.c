@@ -5,11 +5,12 @@
  */
 #include "tracker/location.h"
 
-#include <arpa/inet.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include <sallyport/network.h>
 
 #define V4(a, b, c, d)                                       \
     {                                                        \
@@ -17,54 +18,42 @@
     }
 
 static const struct {
-    uint8_t prefix[16];
-    uint8_t bits;
+    struct network network;
     const char *name;
 } classes[] = {
     /* the first that fits */
-    {V4(127, 0, 0, 0), 96 + 8, "loopback"},
-    {V4(10, 0, 0, 0), 96 + 8, "private"},
-    {V4(172, 16, 0, 0), 96 + 12, "private"},
-    {V4(192, 168, 0, 0), 96 + 16, "private"},
-    {V4(100, 64, 0, 0), 96 + 10, "carrier-nat"},
-    {V4(169, 254, 0, 0), 96 + 16, "link-local"},
-    {V4(192, 0, 2, 0), 96 + 24, "documentation"},
-    {V4(198, 51, 100, 0), 96 + 24, "documentation"},
-    {V4(203, 0, 113, 0), 96 + 24, "documentation"},
-    {V4(224, 0, 0, 0), 96 + 4, "multicast"},
-    {V4(0, 0, 0, 0), 96 + 8, ""}, /* "this network" is nobody's address */
-    {V4(0, 0, 0, 0), 96, "public"},
-    {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 128, "loopback"},
-    {{0}, 128, ""},
-    {{0xfe, 0x80}, 10, "link-local"},
-    {{0xfc}, 7, "unique-local"},
-    {{0x20, 0x01, 0x0d, 0xb8}, 32, "documentation"},
-    {{0x3f, 0xff}, 20, "documentation"},
-    {{0xff}, 8, "multicast"},
-    {{0}, 0, "public"},
+    {{V4(127, 0, 0, 0), 96 + 8, true}, "loopback"},
+    {{V4(10, 0, 0, 0), 96 + 8, true}, "private"},
+    {{V4(172, 16, 0, 0), 96 + 12, true}, "private"},
+    {{V4(192, 168, 0, 0), 96 + 16, true}, "private"},
+    {{V4(100, 64, 0, 0), 96 + 10, true}, "carrier-nat"},
+    {{V4(169, 254, 0, 0), 96 + 16, true}, "link-local"},
+    {{V4(192, 0, 2, 0), 96 + 24, true}, "documentation"},
+    {{V4(198, 51, 100, 0), 96 + 24, true}, "documentation"},
+    {{V4(203, 0, 113, 0), 96 + 24, true}, "documentation"},
+    {{V4(224, 0, 0, 0), 96 + 4, true}, "multicast"},
+    {{V4(0, 0, 0, 0), 96 + 8, true}, ""}, /* "this network" is nobody's address */
+    {{V4(0, 0, 0, 0), 96, true}, "public"},
+    {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 128, false}, "loopback"},
+    {{{0}, 128, false}, ""},
+    {{{0xfe, 0x80}, 10, false}, "link-local"},
+    {{{0xfc}, 7, false}, "unique-local"},
+    {{{0x20, 0x01, 0x0d, 0xb8}, 32, false}, "documentation"},
+    {{{0x3f, 0xff}, 20, false}, "documentation"},
+    {{{0xff}, 8, false}, "multicast"},
+    {{{0}, 0, false}, "public"},
 };
-
-static bool has_prefix(const uint8_t address[16], const uint8_t prefix[16], unsigned bits)
-{
-    unsigned whole = bits / 8, rest = bits % 8;
-
-    if (memcmp(address, prefix, whole) != 0)
-        return false;
-    return !rest || ((address[whole] ^ prefix[whole]) >> (8 - rest)) == 0;
-}
 
 static bool parse(const char *text, uint8_t out[16])
 {
-    static const uint8_t mapped[16] = V4(0, 0, 0, 0);
-    char plain[64];
+    char plain[NETWORK_TEXT_MAX];
     size_t len = strcspn(text, "%"); /* fe80::1%eth0 */
 
     if (len >= sizeof(plain))
         return false;
     memcpy(plain, text, len);
     plain[len] = '\0';
-    memcpy(out, mapped, sizeof(mapped));
-    return inet_pton(AF_INET, plain, out + 12) == 1 || inet_pton(AF_INET6, plain, out) == 1;
+    return network_address(plain, out);
 }
 
 const char *location_of(const char *numeric_address)
@@ -74,7 +63,7 @@ const char *location_of(const char *numeric_address)
     if (!numeric_address || !parse(numeric_address, address))
         return "";
     for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
-        if (has_prefix(address, classes[i].prefix, classes[i].bits))
+        if (network_contains(&classes[i].network, address))
             return classes[i].name;
     }
     return "";

@@ -26,6 +26,9 @@ struct network {
 MUST_CHECK int network_parse(const char *text, struct network *out);
 bool network_contains(const struct network *n, const uint8_t address[16]);
 
+/* ::ffff:a.b.c.d, which is how IPv4 is written here. */
+bool network_is_v4(const uint8_t address[16]);
+
 /* False: neither IPv4 nor IPv6. */
 bool network_address(const char *text, uint8_t out[16]);
 bool network_address_of(const struct sockaddr *sa, uint8_t out[16], uint16_t *port);

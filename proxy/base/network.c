@@ -11,7 +11,7 @@
 
 static const uint8_t v4_head[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-static bool is_v4(const uint8_t address[16])
+bool network_is_v4(const uint8_t address[16])
 {
     return memcmp(address, v4_head, sizeof(v4_head)) == 0;
 }
@@ -46,7 +46,7 @@ bool network_address_of(const struct sockaddr *sa, uint8_t out[16], uint16_t *po
 
 const char *network_address_text(const uint8_t address[16], char *dst)
 {
-    if (is_v4(address))
+    if (network_is_v4(address))
         inet_ntop(AF_INET, address + 12, dst, NETWORK_TEXT_MAX);
     else
         inet_ntop(AF_INET6, address, dst, NETWORK_TEXT_MAX);
@@ -80,7 +80,7 @@ bool network_contains(const struct network *n, const uint8_t address[16])
     size_t bytes = n->bits / 8;
     uint8_t mask = (uint8_t)(0xff00u >> n->bits % 8);
 
-    if (!n->is_v4 && is_v4(address))
+    if (!n->is_v4 && network_is_v4(address))
         return false;
     return memcmp(n->address, address, bytes) == 0 &&
            (mask == 0 || ((n->address[bytes] ^ address[bytes]) & mask) == 0);

@@ -1,10 +1,10 @@
 /* What commands ask about logins; see host_login.h. */
 #include "proxy/broker/host_login.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 
 #include <sallyport/clock.h>
+#include <sallyport/network.h>
 #include <sallyport/text.h>
 
 #include "proxy/broker/broker.h"
@@ -70,7 +70,7 @@ int host_source_unblock(void *arg, const char *address, uint32_t *count)
     slash = strchr(plain, '/'); /* as the list shows them */
     if (slash && strcmp(slash, "/64") == 0)
         *slash = '\0';
-    if (inet_pton(AF_INET, plain, scratch) != 1 && inet_pton(AF_INET6, plain, scratch) != 1)
+    if (!network_address(plain, scratch))
         return ERR_INVALID;
     *count = sources_forget(&b->sources, plain, &l, clock_mono_ms());
     return 0;

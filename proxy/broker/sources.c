@@ -1,9 +1,10 @@
 /* Leaky buckets of failed logins; see sources.h. */
 #include "proxy/broker/sources.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <sallyport/network.h>
 
 #define DELAY_FREE     2 /* failures: typing errors happen */
 #define DELAY_FIRST_MS 250u
@@ -25,17 +26,10 @@ static void key_of_name(const char *name, uint8_t key[16])
 
 static void key_of(const char *address, uint8_t key[16])
 {
-    static const uint8_t v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-    memset(key, 0, 16);
-    if (inet_pton(AF_INET6, address, key) == 1) {
-        if (memcmp(key, v4_prefix, sizeof(v4_prefix)) != 0)
-            memset(key + 8, 0, 8); /* a /64 is one source */
-        return;
-    }
-    memcpy(key, v4_prefix, sizeof(v4_prefix));
-    if (inet_pton(AF_INET, address, key + 12) != 1)
+    if (!network_address(address, key))
         key_of_name(address, key);
+    else if (!network_is_v4(key))
+        memset(key + 8, 0, 8); /* a /64 is one source */
 }
 
 static void drain(struct source *r, const struct source_limits *l, int64_t now_ms)
@@ -164,16 +158,10 @@ uint32_t sources_forget(struct sources *s, const char *address, const struct sou
 
 static void name_of(const uint8_t key[16], char *dst, size_t dst_len)
 {
-    static const uint8_t v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    char text[INET6_ADDRSTRLEN] = "";
+    char text[NETWORK_TEXT_MAX];
 
-    if (memcmp(key, v4_prefix, sizeof(v4_prefix)) == 0) {
-        (void)inet_ntop(AF_INET, key + 12, text, sizeof(text));
-        (void)snprintf(dst, dst_len, "%s", text);
-    } else {
-        (void)inet_ntop(AF_INET6, key, text, sizeof(text));
-        (void)snprintf(dst, dst_len, "%s/64", text);
-    }
+    (void)snprintf(dst, dst_len, network_is_v4(key) ? "%s" : "%s/64",
+                   network_address_text(key, text));
 }
 
 void sources_each(struct sources *s, const struct source_limits *l, int64_t now_ms, source_fn fn,

@@ -6,7 +6,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+
+#include <sallyport/network.h>
 
 #define BUCKETS 1024 /* a power of two */
 #define MS      1000
@@ -31,10 +32,9 @@ struct parking {
 
 struct source_key source_key_of(const uint8_t address[16])
 {
-    static const uint8_t v4[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     struct source_key key = {.family = 6};
 
-    if (memcmp(address, v4, sizeof(v4)) == 0) {
+    if (network_is_v4(address)) {
         key.family = 4;
         memcpy(key.address, address + 12, 4);
     } else {

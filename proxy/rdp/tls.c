@@ -4,7 +4,6 @@
  */
 #include "proxy/rdp/tls.h"
 
-#include <arpa/inet.h>
 #include <openssl/bn.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include <sallyport/log.h>
+#include <sallyport/network.h>
 #include <sallyport/text.h>
 
 #include "proxy/rdp/rdp.h"
@@ -187,7 +187,7 @@ static bool is_number(const char *host)
 {
     uint8_t address[16];
 
-    return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
+    return network_address(host, address);
 }
 
 SSL *tls_client(int fd, const char *host)
