@@ -29,42 +29,17 @@ static void take_turn(struct rdp_session *s);
 
 void session_want_turn(struct rdp_session *s)
 {
-    event_active(s->turn, EV_TIMEOUT, 0);
-}
-
-void session_wake(void *arg)
-{
-    take_turn(arg);
-}
-
-static void on_turn(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd, (void)what;
-    take_turn(arg);
-}
-
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-    struct rdp_session *s = arg;
-
-    (void)fd, (void)what;
-    s->timer_at_ms = 0;
-    take_turn(s);
+    turn_want(&s->turn);
 }
 
 void session_want_timer(struct rdp_session *s, int64_t at_ms)
 {
-    int64_t left_ms;
-    struct timeval in;
+    turn_want_at(&s->turn, at_ms);
+}
 
-    if (s->timer_at_ms != 0 && s->timer_at_ms <= at_ms)
-        return;
-    s->timer_at_ms = at_ms;
-    left_ms = at_ms - clock_mono_ms();
-    left_ms = left_ms < 0 ? 0 : left_ms;
-    in.tv_sec = left_ms / 1000;
-    in.tv_usec = left_ms % 1000 * 1000 + 500; /* never a hair too early */
-    (void)event_add(s->timer, &in);
+void session_wake(void *session)
+{
+    take_turn(session);
 }
 
 enum parse session_frame(const struct leg *l, size_t max, struct frame *out)
@@ -197,10 +172,8 @@ static void session_finish(void *self)
     target_finish(s);
     leg_close(&s->user);
     leg_close(&s->target);
-    if (s->turn)
-        event_free(s->turn);
-    if (s->timer)
-        event_free(s->timer);
+    buffer_finish(&s->desktop.instead);
+    turn_finish(&s->turn);
     free(s);
 }
 
@@ -212,11 +185,10 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
         return NULL;
     s->relay = r;
     text_copy(s->separators, sizeof(s->separators), limits->separators);
+    buffer_init(&s->desktop.instead, TPKT_MAX);
     leg_init(&s->user, "user");
     leg_init(&s->target, "target");
-    s->turn = event_new(relay_base(r), -1, 0, on_turn, s);
-    s->timer = evtimer_new(relay_base(r), on_timer, s);
-    if (!s->turn || !s->timer ||
+    if (turn_init(&s->turn, relay_base(r), session_wake, s) < 0 ||
         leg_open(&s->user, client_fd, relay_base(r), session_wake, s) < 0) {
         s->user.fd = -1; /* the relay closes it */
         session_finish(s);

@@ -22,6 +22,7 @@
 #include "proxy/rdp/leg.h"
 #include "proxy/rdp/wire.h"
 #include "proxy/relay/relay.h"
+#include "proxy/relay/turn.h"
 
 #define SENTENCE_MAX 512
 
@@ -98,6 +99,9 @@ struct desktop {
     struct dvc_state dvc;
     struct input_state input;
     uint64_t dropped; /* PDUs that went nowhere */
+    /* of the run that is looked at */
+    bool is_human;         /* somebody typed or clicked */
+    struct buffer instead; /* goes in the place of a dropped PDU */
 };
 
 /* A box over the desktop in use. */
@@ -130,8 +134,7 @@ struct ending {
 
 struct rdp_session {
     struct relay *relay;
-    struct event *turn, *timer;
-    int64_t timer_at_ms; /* 0: not armed */
+    struct turn turn;
     int64_t relax_at_ms; /* when memory is given back; 0: not armed */
     uint64_t relaxed;    /* bytes of both legs then */
     bool is_in_turn, has_spoken;

@@ -27,7 +27,6 @@ struct way {
     struct leg *from, *to;
     enum verdict (*look)(struct rdp_session *s, const struct frame *f, uint8_t *at);
     size_t passed;
-    bool is_human;
 };
 
 static enum verdict end_for_nonsense(struct rdp_session *s, bool is_target)
@@ -81,10 +80,6 @@ static bool is_message_channel(const struct rdp_session *s, uint16_t user_channe
 
 /* ---- from the client ---- */
 
-/* Of the run that is looked at. */
-static bool human;
-static struct buffer instead = {.max_len = TPKT_MAX}; /* goes in the place of a dropped PDU */
-
 static void look_at_confirm(struct rdp_session *s, const struct share_pdu *pdu)
 {
     struct share_facts facts;
@@ -108,7 +103,7 @@ static void look_at_share_of_user(struct rdp_session *s, const struct share_pdu 
     } else if (pdu->type == SHARE_DATA && !pdu->is_compressed) {
         if (pdu->data_type == DATA_INPUT &&
             input_slowpath_scan(pdu->body, &s->desktop.input, &is_human) == PARSE_OK)
-            human |= is_human;
+            s->desktop.is_human |= is_human;
         else if (pdu->data_type == DATA_SHUTDOWN_REQUEST)
             s->desktop.wants_exit = true;
     }
@@ -160,9 +155,9 @@ static enum verdict look_at_data_of_user(struct rdp_session *s, const struct mcs
     if (pdu->channel == s->u.ids.io_channel)
         v = look_at_io_of_user(s, pdu, f, at);
     else if (is_named(s, pdu->channel, "drdynvc"))
-        human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
+        s->desktop.is_human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
     else if (is_named(s, pdu->channel, "rdpdr") &&
-             channels_filter_devices(s, channel, pdu->data, &instead))
+             channels_filter_devices(s, channel, pdu->data, &s->desktop.instead))
         return DROP;
     put_be16(at + MCS_AT_USER, (uint16_t)(s->t.user_id - MCS_BASE_CHANNEL));
     put_be16(at + MCS_AT_CHANNEL, channel);
@@ -179,7 +174,7 @@ static enum verdict look_at_user(struct rdp_session *s, const struct frame *f, u
             return DROP;
         if (input_fastpath_scan(f->data[0], frame_body(f), &s->desktop.input, &is_human) ==
             PARSE_OK)
-            human |= is_human;
+            s->desktop.is_human |= is_human;
         return PASS;
     }
     if (mcs_parse(frame_body(f), &pdu) != PARSE_OK)
@@ -384,6 +379,7 @@ static bool is_over(const struct way *w)
 /* Hand on what passes in as few pieces as there are gaps. */
 static void run(struct way *w)
 {
+    struct buffer *instead = &w->s->desktop.instead;
     struct cursor c = leg_input(w->from);
     const uint8_t *start = c.at, *begin = c.at;
     bool can_go_on = true;
@@ -402,9 +398,9 @@ static void run(struct way *w)
                 leg_send(w->to, start, (size_t)(f.data - start));
             w->passed += (size_t)(f.data - start);
             start = c.at;
-            if (instead.len && !instead.failed)
-                leg_send(w->to, instead.data, instead.len);
-            buffer_reset(&instead);
+            if (instead->len && !instead->failed)
+                leg_send(w->to, instead->data, instead->len);
+            buffer_reset(instead);
             w->s->desktop.dropped += v == DROP;
         }
         can_go_on = v != STOP && !is_over(w);
@@ -442,12 +438,12 @@ static void run_to_target(struct rdp_session *s)
 {
     struct way w = {.s = s, .from = &s->user, .to = &s->target, .look = look_at_user};
 
-    human = false;
+    s->desktop.is_human = false;
     run(&w);
-    if (human)
+    if (s->desktop.is_human)
         notice_human(s);
     if (w.passed)
-        relay_input(s->relay, w.passed, human || counts_traffic(s));
+        relay_input(s->relay, w.passed, s->desktop.is_human || counts_traffic(s));
 }
 
 void splice_step(struct rdp_session *s)

@@ -33,44 +33,17 @@ static void take_turn(struct session *s);
 
 void session_want_turn(struct session *s)
 {
-    event_active(s->turn, EV_TIMEOUT, 0);
+    turn_want(&s->turn);
+}
+
+void session_want_timer(struct session *s, int64_t at_ms)
+{
+    turn_want_at(&s->turn, at_ms);
 }
 
 void session_wake(void *session)
 {
     take_turn(session);
-}
-
-static void on_turn(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    take_turn(arg);
-}
-
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-    struct session *s = arg;
-
-    (void)fd;
-    (void)what;
-    s->timer_at_ms = 0;
-    take_turn(s);
-}
-
-void session_want_timer(struct session *s, int64_t at_ms)
-{
-    int64_t left_ms;
-    struct timeval in;
-
-    if (s->timer_at_ms != 0 && s->timer_at_ms <= at_ms)
-        return;
-    s->timer_at_ms = at_ms;
-    left_ms = at_ms - clock_mono_ms();
-    left_ms = left_ms < 0 ? 0 : left_ms;
-    in.tv_sec = left_ms / 1000;
-    in.tv_usec = left_ms % 1000 * 1000 + 500; /* never a hair too early */
-    (void)event_add(s->timer, &in);
 }
 
 /* ---- the client's messages ---- */
@@ -433,10 +406,7 @@ static void session_finish(void *self)
     choose_done(s);
     leg_close(&s->user);
     target_close(s);
-    if (s->turn)
-        event_free(s->turn);
-    if (s->timer)
-        event_free(s->timer);
+    turn_finish(&s->turn);
     free(s);
 }
 
@@ -454,9 +424,7 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
     s->user.state = LEG_CLOSED;
     TAILQ_INIT(&s->channels);
     TAILQ_INIT(&s->watchers);
-    s->turn = event_new(base, -1, 0, on_turn, s);
-    s->timer = evtimer_new(base, on_timer, s);
-    if (!s->turn || !s->timer ||
+    if (turn_init(&s->turn, base, session_wake, s) < 0 ||
         leg_open_server(&s->user, session_bind(), client_fd, base, session_wake, s) != 0) {
         session_finish(s);
         return NULL;

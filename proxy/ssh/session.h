@@ -19,6 +19,7 @@
 
 #include "proxy/relay/relay.h"
 #include "proxy/relay/terminal.h"
+#include "proxy/relay/turn.h"
 #include "proxy/ssh/leg.h"
 #include "proxy/ssh/libssh.h"
 
@@ -187,8 +188,7 @@ struct ending {
 
 struct session {
     struct relay *relay;
-    struct event *turn, *timer;
-    int64_t timer_at_ms; /* 0: not armed */
+    struct turn turn;
     bool is_in_turn, has_spoken;
     struct link_welcome limits;
     enum phase phase;
