@@ -1,6 +1,7 @@
 """Fixtures: one target a module, one proxy a test unless a test makes its own."""
 import os
 import shutil
+import socket
 import tempfile
 
 import pytest
@@ -81,3 +82,19 @@ def pytest_runtest_makereport(item, call):
             fixture = item.funcargs.get(name)
             if isinstance(fixture, harness.Proxy) and os.path.exists(fixture.log_path):
                 report.sections.append(("log of the proxy", fixture.log()[-6000:]))
+
+
+@pytest.fixture
+def dead():
+    """An address that drops every new connection: a queue that is full and nobody accepts."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    held = []
+    for _ in range(4):
+        held.append(socket.socket())
+        held[-1].setblocking(False)
+        held[-1].connect_ex(listener.getsockname())
+    yield "127.0.0.1:%d" % listener.getsockname()[1]
+    for s in held + [listener]:
+        s.close()

@@ -201,22 +201,6 @@ def test_destination_that_refuses(client, proxy):
         assert proxy.sessions()[0]["channels"] == []
 
 
-@pytest.fixture
-def dead():
-    """An address that drops every new connection: a queue that is full and nobody accepts."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    held = []
-    for _ in range(4):
-        held.append(socket.socket())
-        held[-1].setblocking(False)
-        held[-1].connect_ex(listener.getsockname())
-    yield "127.0.0.1:%d" % listener.getsockname()[1]
-    for s in held + [listener]:
-        s.close()
-
-
 def test_dead_destination_delays_nobody(client, dead, echo):
     to_dead, to_echo = harness.free_port(), harness.free_port()
     with tunnel(client, "-L", "%d:%s" % (to_dead, dead), "-L", "%d:%s" % (to_echo, echo.address)):

@@ -273,23 +273,6 @@ def test_refused_channels_do_not_fill_the_log(proxy, keys):
     assert proxy.log().count("channel refused:") <= 30
 
 
-@pytest.fixture
-def dead():
-    """An address that drops every new connection: a queue that is full and nobody accepts."""
-    import socket
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    held = []
-    for _ in range(4):
-        held.append(socket.socket())
-        held[-1].setblocking(False)
-        held[-1].connect_ex(listener.getsockname())
-    yield "127.0.0.1:%d" % listener.getsockname()[1]
-    for s in held + [listener]:
-        s.close()
-
-
 def test_a_dead_target_delays_nobody(make_proxy, target, keys, blob, dead):
     """Forty sessions wait for it; others connect at once, and the daemon stops at once."""
     p = make_proxy({"proxy": {"connect_timeout": "60s"}})
