@@ -93,7 +93,7 @@ static void refuse(struct rdp_session *s, uint16_t channel, const struct dvc_cre
     dvc_refusal_put(&data, create);
     mcs_data_put(&b, MCS_DATA_REQUEST, s->t.user_id, channel, data.data, data.len);
     if (!data.failed && !b.failed)
-        leg_send(&s->target, b.data, b.len);
+        rdp_leg_send(&s->target, b.data, b.len);
     buffer_finish(&data);
     buffer_finish(&b);
 }

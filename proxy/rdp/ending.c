@@ -53,7 +53,7 @@ static void enter(struct rdp_session *s, enum end_step step, int64_t until_ms)
     e->step_ms = until_ms;
     if (e->deadline_ms && step != END_STEP_FLUSH && e->step_ms > e->deadline_ms - FLUSH_MS)
         e->step_ms = e->deadline_ms - FLUSH_MS;
-    session_want_timer(s, e->step_ms);
+    rdp_want_timer(s, e->step_ms);
 }
 
 static void send_io(struct rdp_session *s, struct buffer *body)
@@ -64,7 +64,7 @@ static void send_io(struct rdp_session *s, struct buffer *body)
     mcs_data_put(&b, MCS_DATA_INDICATION, MCS_SERVER_USER, s->u.ids.io_channel, body->data,
                  body->len);
     if (!b.failed && !body->failed)
-        leg_send(&s->user, b.data, b.len);
+        rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&b);
     buffer_finish(body);
 }
@@ -99,32 +99,32 @@ static void say_bye(struct rdp_session *s)
         send_share(s, DATA_SET_ERROR_INFO, code, sizeof(code));
         buffer_init(&b, 16);
         mcs_ultimatum_put(&b, MCS_REASON_USER);
-        leg_send(&s->user, b.data, b.len);
+        rdp_leg_send(&s->user, b.data, b.len);
         buffer_finish(&b);
     }
     /* the target hears what the client would have said */
     if (s->target.state == LEG_UP && s->t.step == TARGET_DONE && !s->desktop.is_bye) {
         buffer_init(&b, 16);
         mcs_ultimatum_put(&b, MCS_REASON_USER);
-        leg_send(&s->target, b.data, b.len);
+        rdp_leg_send(&s->target, b.data, b.len);
         buffer_finish(&b);
     }
-    leg_stop(&s->user, false);
+    rdp_leg_stop(&s->user, false);
     enter(s, END_STEP_FLUSH, clock_mono_ms() + FLUSH_MS);
 }
 
 static void flush(struct rdp_session *s, int64_t now_ms)
 {
     struct ending *e = &s->ending;
-    bool is_sent = !leg_is_alive(&s->user) || leg_unsent(&s->user) == 0;
+    bool is_sent = !rdp_leg_is_alive(&s->user) || rdp_leg_unsent(&s->user) == 0;
 
-    leg_use(&s->user, s->user.in_len);
+    rdp_leg_use(&s->user, s->user.in_len);
     if (is_sent) {
-        leg_shutdown(&s->user);
-        leg_shutdown(&s->target);
+        rdp_leg_shutdown(&s->user);
+        rdp_leg_shutdown(&s->target);
     }
-    if (leg_is_alive(&s->user) && now_ms < e->step_ms) {
-        session_want_timer(s, e->step_ms);
+    if (rdp_leg_is_alive(&s->user) && now_ms < e->step_ms) {
+        rdp_want_timer(s, e->step_ms);
         return;
     }
     s->phase = PHASE_OVER;
@@ -135,7 +135,7 @@ static void draw_and_hold(struct rdp_session *s)
 {
     struct notice where;
 
-    if (!notice_draw(s, s->ending.sentence, &where)) {
+    if (!rdp_notice_draw(s, s->ending.sentence, &where)) {
         log_debug("the last words could not be drawn");
         say_bye(s);
         return;
@@ -146,18 +146,18 @@ static void draw_and_hold(struct rdp_session *s)
 /* What the client still does is not the target's business any more. */
 static void hold(struct rdp_session *s, int64_t now_ms)
 {
-    leg_use(&s->user, s->user.in_len);
-    if (now_ms >= s->ending.step_ms || !leg_is_alive(&s->user))
+    rdp_leg_use(&s->user, s->user.in_len);
+    if (now_ms >= s->ending.step_ms || !rdp_leg_is_alive(&s->user))
         say_bye(s);
     else
-        session_want_timer(s, s->ending.step_ms);
+        rdp_want_timer(s, s->ending.step_ms);
 }
 
 static void settle(struct rdp_session *s, int64_t now_ms)
 {
     splice_settle(s);
-    if (!s->desktop.is_fragment || now_ms >= s->ending.step_ms || !leg_is_alive(&s->target)) {
-        leg_stop(&s->target, true);
+    if (!s->desktop.is_fragment || now_ms >= s->ending.step_ms || !rdp_leg_is_alive(&s->target)) {
+        rdp_leg_stop(&s->target, true);
         draw_and_hold(s);
     }
 }
@@ -241,18 +241,18 @@ static void handshake(struct rdp_session *s, int64_t now_ms)
     struct mcs_pdu pdu;
     struct frame f;
 
-    while (!s->desktop.is_active && session_frame(&s->user, TPKT_MAX, &f) == PARSE_OK) {
+    while (!s->desktop.is_active && rdp_frame(&s->user, TPKT_MAX, &f) == PARSE_OK) {
         if (f.kind == FRAME_TPKT && mcs_parse(frame_body(&f), &pdu) == PARSE_OK &&
             pdu.type == MCS_DATA_REQUEST && pdu.channel == s->u.ids.io_channel)
             take_share(s, pdu.data);
-        leg_use(&s->user, f.len);
+        rdp_leg_use(&s->user, f.len);
     }
     if (s->desktop.is_active)
         draw_and_hold(s);
-    else if (now_ms >= s->ending.step_ms || !leg_is_alive(&s->user))
+    else if (now_ms >= s->ending.step_ms || !rdp_leg_is_alive(&s->user))
         say_bye(s);
     else
-        session_want_timer(s, s->ending.step_ms);
+        rdp_want_timer(s, s->ending.step_ms);
 }
 
 /* ---- from outside ---- */
@@ -261,9 +261,9 @@ static void begin(struct rdp_session *s, int64_t now_ms)
 {
     const struct desktop *d = &s->desktop;
 
-    user_forget(s);
+    rdp_user_forget(s);
     if (s->ending.deadline_ms)
-        session_want_timer(s, s->ending.deadline_ms);
+        rdp_want_timer(s, s->ending.deadline_ms);
     if (!s->ending.sentence[0] || !can_hear(s)) {
         say_bye(s);
     } else if (s->ending.from < PHASE_RELAYING) {

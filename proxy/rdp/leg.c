@@ -40,7 +40,7 @@ static void leg_enter(struct leg *l, enum leg_state to)
 
 static void die_with(struct leg *l, const char *why)
 {
-    if (!leg_is_alive(l))
+    if (!rdp_leg_is_alive(l))
         return;
     text_copy(l->error, sizeof(l->error), why);
     leg_enter(l, LEG_DEAD);
@@ -54,7 +54,7 @@ static void wake_cb(evutil_socket_t fd, short what, void *arg)
     l->wake(l->arg);
 }
 
-void leg_init(struct leg *l, const char *name)
+void rdp_leg_init(struct leg *l, const char *name)
 {
     memset(l, 0, sizeof(*l));
     l->name = name;
@@ -73,7 +73,7 @@ static void set_options(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 }
 
-int leg_open(struct leg *l, int fd, struct event_base *base, void (*wake)(void *arg), void *arg)
+int rdp_leg_open(struct leg *l, int fd, struct event_base *base, void (*wake)(void *arg), void *arg)
 {
     l->fd = fd;
     l->wake = wake;
@@ -82,14 +82,14 @@ int leg_open(struct leg *l, int fd, struct event_base *base, void (*wake)(void *
     l->readable = event_new(base, fd, EV_READ | EV_PERSIST, wake_cb, l);
     l->writable = event_new(base, fd, EV_WRITE | EV_PERSIST, wake_cb, l);
     if (!l->readable || !l->writable) {
-        leg_close(l);
+        rdp_leg_close(l);
         return ERR_MEMORY;
     }
     leg_enter(l, LEG_PLAIN);
     return 0;
 }
 
-void leg_close(struct leg *l)
+void rdp_leg_close(struct leg *l)
 {
     if (l->readable)
         event_free(l->readable);
@@ -102,10 +102,10 @@ void leg_close(struct leg *l)
         memory_wipe(l->in, l->in_cap);
     free(l->in);
     free(l->out);
-    leg_init(l, l->name);
+    rdp_leg_init(l, l->name);
 }
 
-int leg_begin_tls(struct leg *l, SSL *ssl)
+int rdp_leg_begin_tls(struct leg *l, SSL *ssl)
 {
     if (!ssl)
         return ERR_MEMORY;
@@ -213,7 +213,7 @@ static void read_in(struct leg *l)
     l->has_more = false;
     while (!l->is_stopped && (l->state == LEG_UP || l->state == LEG_PLAIN)) {
         if (got >= TURN_MAX || !make_room(l, RECORD)) {
-            l->has_more = leg_is_alive(l);
+            l->has_more = rdp_leg_is_alive(l);
             return;
         }
         n = read_some(l, l->in + l->in_start + l->in_len, RECORD);
@@ -237,7 +237,7 @@ static void shake_hands(struct leg *l)
         (void)is_waiting(l, r);
 }
 
-void leg_drive(struct leg *l)
+void rdp_leg_drive(struct leg *l)
 {
     l->wants_write = false;
     if (l->state == LEG_HANDSHAKE)
@@ -246,16 +246,16 @@ void leg_drive(struct leg *l)
         read_in(l);
 }
 
-void leg_use(struct leg *l, size_t len)
+void rdp_leg_use(struct leg *l, size_t len)
 {
     l->in_start += len;
     l->in_len -= len;
 }
 
-void leg_use_secret(struct leg *l, size_t len)
+void rdp_leg_use_secret(struct leg *l, size_t len)
 {
     memory_wipe(l->in + l->in_start, len);
-    leg_use(l, len);
+    rdp_leg_use(l, len);
 }
 
 /* ---- writing ---- */
@@ -321,7 +321,7 @@ static void keep(struct leg *l, const uint8_t *data, size_t len)
     l->out_len += len;
 }
 
-void leg_send(struct leg *l, const void *data, size_t len)
+void rdp_leg_send(struct leg *l, const void *data, size_t len)
 {
     const uint8_t *at = data;
 
@@ -335,38 +335,38 @@ void leg_send(struct leg *l, const void *data, size_t len)
         at += n;
         len -= (size_t)n;
     }
-    if (len > 0 && leg_is_alive(l))
+    if (len > 0 && rdp_leg_is_alive(l))
         keep(l, at, len);
 }
 
 /* ---- the loop ---- */
 
-void leg_stop(struct leg *l, bool is_stopped)
+void rdp_leg_stop(struct leg *l, bool is_stopped)
 {
     if (l->is_stopped && !is_stopped)
         l->has_more = true; /* records may lie in the library already, which no socket announces */
     l->is_stopped = is_stopped;
 }
 
-void leg_settle(struct leg *l)
+void rdp_leg_settle(struct leg *l)
 {
     if (l->fd < 0)
         return;
     if (can_write(l))
         flush_out(l);
-    if (leg_is_alive(l) && !l->is_stopped && !(l->has_more))
+    if (rdp_leg_is_alive(l) && !l->is_stopped && !(l->has_more))
         event_add(l->readable, NULL);
     else
         event_del(l->readable);
-    if (leg_is_alive(l) && (l->wants_write || l->out_len > 0))
+    if (rdp_leg_is_alive(l) && (l->wants_write || l->out_len > 0))
         event_add(l->writable, NULL);
     else
         event_del(l->writable);
 }
 
-void leg_shutdown(struct leg *l)
+void rdp_leg_shutdown(struct leg *l)
 {
-    if (!leg_is_alive(l))
+    if (!rdp_leg_is_alive(l))
         return;
     if (l->ssl && l->state == LEG_UP) {
         (void)SSL_shutdown(l->ssl);
@@ -375,7 +375,7 @@ void leg_shutdown(struct leg *l)
     (void)shutdown(l->fd, SHUT_WR);
 }
 
-void leg_relax(struct leg *l)
+void rdp_leg_relax(struct leg *l)
 {
     if (l->in_len == 0 && l->in) {
         free(l->in);

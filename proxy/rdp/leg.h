@@ -38,7 +38,7 @@ struct leg {
     int fd;
     SSL *ssl;
     struct event *readable, *writable;
-    bool is_stopped; /* leg_stop(): nothing is read */
+    bool is_stopped; /* rdp_leg_stop(): nothing is read */
     bool is_clean;   /* dead, and TLS was closed before the connection was */
     bool wants_write;
     bool has_more;     /* reading stopped before the socket was empty */
@@ -51,48 +51,48 @@ struct leg {
     void *arg;
 };
 
-void leg_init(struct leg *l, const char *name);
+void rdp_leg_init(struct leg *l, const char *name);
 /* fd is owned from here. wake(arg) is called from the loop only. */
-MUST_CHECK int leg_open(struct leg *l, int fd, struct event_base *base, void (*wake)(void *arg),
-                        void *arg);
+MUST_CHECK int rdp_leg_open(struct leg *l, int fd, struct event_base *base, void (*wake)(void *arg),
+                            void *arg);
 /* Close at once; may be called in any state, and twice. Frees what it holds. */
-void leg_close(struct leg *l);
+void rdp_leg_close(struct leg *l);
 
 /* Begin TLS; what was received before is not allowed to be more than was used. ssl is owned from
  * here. */
-MUST_CHECK int leg_begin_tls(struct leg *l, SSL *ssl);
+MUST_CHECK int rdp_leg_begin_tls(struct leg *l, SSL *ssl);
 
 /* Read and go on with a handshake, as far as it goes without waiting. */
-void leg_drive(struct leg *l);
+void rdp_leg_drive(struct leg *l);
 /* Send what waits and ask the loop for what is wanted. At the end of every turn. */
-void leg_settle(struct leg *l);
+void rdp_leg_settle(struct leg *l);
 
-/* What came and was not used: borrowed until leg_drive(); may be written to. */
-static inline struct cursor leg_input(const struct leg *l)
+/* What came and was not used: borrowed until rdp_leg_drive(); may be written to. */
+static inline struct cursor rdp_leg_input(const struct leg *l)
 {
     return cursor_of(l->in ? l->in + l->in_start : NULL, l->in_len);
 }
-void leg_use(struct leg *l, size_t len);
+void rdp_leg_use(struct leg *l, size_t len);
 /* The same, and nothing of it stays in memory: it held a secret. */
-void leg_use_secret(struct leg *l, size_t len);
+void rdp_leg_use_secret(struct leg *l, size_t len);
 
 /* Send, now or later. Past LEG_OUT_MAX, or without memory, the leg dies. */
-void leg_send(struct leg *l, const void *data, size_t len);
-static inline size_t leg_unsent(const struct leg *l)
+void rdp_leg_send(struct leg *l, const void *data, size_t len);
+static inline size_t rdp_leg_unsent(const struct leg *l)
 {
     return l->out_len;
 }
 
-void leg_stop(struct leg *l, bool is_stopped);
-static inline bool leg_is_alive(const struct leg *l)
+void rdp_leg_stop(struct leg *l, bool is_stopped);
+static inline bool rdp_leg_is_alive(const struct leg *l)
 {
     return l->state == LEG_PLAIN || l->state == LEG_HANDSHAKE || l->state == LEG_UP;
 }
 
 /* TLS close_notify and FIN; then wait for the peer to close. */
-void leg_shutdown(struct leg *l);
+void rdp_leg_shutdown(struct leg *l);
 
 /* Give empty buffers back. */
-void leg_relax(struct leg *l);
+void rdp_leg_relax(struct leg *l);
 
 #endif

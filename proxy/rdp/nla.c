@@ -30,7 +30,7 @@ static enum credssp_state say(struct rdp_session *s, struct cursor message)
     buffer_init_secret(&out, TSREQUEST_MAX);
     state = credssp_step(s->t.nla, message, &out);
     if (out.len > 0)
-        leg_send(&s->target, out.data, out.len);
+        rdp_leg_send(&s->target, out.data, out.len);
     buffer_finish(&out);
     return state;
 }
@@ -54,7 +54,7 @@ bool nla_begin(struct rdp_session *s, const char *domain, const char *user, cons
 
 enum nla_state nla_step(struct rdp_session *s)
 {
-    struct cursor in = leg_input(&s->target);
+    struct cursor in = rdp_leg_input(&s->target);
     enum credssp_state state;
     enum parse r;
     size_t len;
@@ -65,7 +65,7 @@ enum nla_state nla_step(struct rdp_session *s)
     if (r != PARSE_OK)
         return NLA_FAILED;
     state = say(s, cursor_of(in.at, len));
-    leg_use(&s->target, len);
+    rdp_leg_use(&s->target, len);
     if (state == CREDSSP_DONE)
         nla_finish(s);
     return state == CREDSSP_DONE ? NLA_DONE : state == CREDSSP_MORE ? NLA_MORE : NLA_FAILED;

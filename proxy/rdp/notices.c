@@ -24,7 +24,7 @@ static bool can_draw(const struct rdp_session *s)
     return d->is_active && !d->is_fragment && bitmap_can_show(d->facts.bpp);
 }
 
-bool notice_draw(struct rdp_session *s, const char *text, struct notice *where)
+bool rdp_notice_draw(struct rdp_session *s, const char *text, struct notice *where)
 {
     const struct share_facts *f = &s->desktop.facts;
     struct bitmap_target target = {.bpp = f->bpp,
@@ -45,28 +45,28 @@ bool notice_draw(struct rdp_session *s, const char *text, struct notice *where)
     bitmap_put(&b, &target, &p, where->left, where->top);
     is_ok = !b.failed;
     if (is_ok)
-        leg_send(&s->user, b.data, b.len);
+        rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&b);
     picture_finish(&p);
     return is_ok;
 }
 
-void notice_add(struct rdp_session *s, const char *text, bool is_message)
+void rdp_notice_add(struct rdp_session *s, const char *text, bool is_message)
 {
     if (s->phase != PHASE_RELAYING)
         return;
     text_copy(s->notice.text, sizeof(s->notice.text), text);
     s->notice.is_message = is_message;
-    session_want_turn(s);
+    rdp_want_turn(s);
 }
 
-void notice_step(struct rdp_session *s, int64_t now_ms)
+void rdp_notice_step(struct rdp_session *s, int64_t now_ms)
 {
     struct notice *n = &s->notice;
 
     if (s->phase != PHASE_RELAYING || !n->text[0] || !can_draw(s))
         return;
-    if (!notice_draw(s, n->text, n))
+    if (!rdp_notice_draw(s, n->text, n))
         log_debug("a notice could not be drawn");
     n->text[0] = '\0';
     n->is_shown = true;
@@ -91,13 +91,13 @@ static void refresh(struct rdp_session *s)
                    body.len);
     mcs_data_put(&b, MCS_DATA_REQUEST, s->t.user_id, s->t.ids.io_channel, pdu.data, pdu.len);
     if (!b.failed && !pdu.failed && !body.failed)
-        leg_send(&s->target, b.data, b.len);
+        rdp_leg_send(&s->target, b.data, b.len);
     buffer_finish(&body);
     buffer_finish(&pdu);
     buffer_finish(&b);
 }
 
-void notice_human(struct rdp_session *s)
+void rdp_notice_human(struct rdp_session *s)
 {
     struct notice *n = &s->notice;
 

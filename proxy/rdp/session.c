@@ -27,32 +27,32 @@ static void take_turn(struct rdp_session *s);
 
 /* ---- turns and time ---- */
 
-void session_want_turn(struct rdp_session *s)
+void rdp_want_turn(struct rdp_session *s)
 {
     turn_want(&s->turn);
 }
 
-void session_want_timer(struct rdp_session *s, int64_t at_ms)
+void rdp_want_timer(struct rdp_session *s, int64_t at_ms)
 {
     turn_want_at(&s->turn, at_ms);
 }
 
-void session_wake(void *session)
+void rdp_wake(void *session)
 {
     take_turn(session);
 }
 
-enum parse session_frame(const struct leg *l, size_t max, struct frame *out)
+enum parse rdp_frame(const struct leg *l, size_t max, struct frame *out)
 {
-    struct cursor c = leg_input(l);
+    struct cursor c = rdp_leg_input(l);
 
     return frame_next(&c, max, out);
 }
 
 /* ---- how it ends ---- */
 
-void session_end(struct rdp_session *s, enum end_reason reason, const char *author,
-                 const char *text, const char *sentence)
+void rdp_end(struct rdp_session *s, enum end_reason reason, const char *author, const char *text,
+             const char *sentence)
 {
     struct ending *e = &s->ending;
 
@@ -66,7 +66,7 @@ void session_end(struct rdp_session *s, enum end_reason reason, const char *auth
     text_copy(e->text, sizeof(e->text), text);
     text_copy(e->sentence, sizeof(e->sentence), sentence);
     s->phase = PHASE_ENDING;
-    session_want_turn(s);
+    rdp_want_turn(s);
 }
 
 /* TLS 1.3 lets a client think that it is connected before we have judged its handshake. */
@@ -77,11 +77,11 @@ static void user_is_gone(struct rdp_session *s)
 
     if (s->desktop.is_bye || s->desktop.wants_exit || s->user.is_clean ||
         s->phase < PHASE_RELAYING) {
-        session_end(s, END_USER_EXIT, user, "the client closed the connection", "");
+        rdp_end(s, END_USER_EXIT, user, "the client closed the connection", "");
         return;
     }
     text_copy(text, sizeof(text), "the client's connection was lost");
-    session_end(s, END_NETWORK_LOST, "client", text, "");
+    rdp_end(s, END_NETWORK_LOST, "client", text, "");
 }
 
 static void check_ends(struct rdp_session *s)
@@ -91,8 +91,8 @@ static void check_ends(struct rdp_session *s)
     if (s->user.state == LEG_DEAD)
         user_is_gone(s);
     else if (s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD)
-        session_end(s, END_TARGET_CLOSED, "target", "the target closed the connection",
-                    "You have been disconnected: the target closed the connection");
+        rdp_end(s, END_TARGET_CLOSED, "target", "the target closed the connection",
+                "You have been disconnected: the target closed the connection");
 }
 
 /* ---- a turn ---- */
@@ -121,19 +121,19 @@ static void relax(struct rdp_session *s, int64_t now_ms)
             s->relaxed = received;
             s->relax_at_ms = now_ms + RELAX_MS;
         } else {
-            leg_relax(&s->user);
-            leg_relax(&s->target);
+            rdp_leg_relax(&s->user);
+            rdp_leg_relax(&s->target);
             malloc_trim(0);
         }
     }
     if (s->relax_at_ms)
-        session_want_timer(s, s->relax_at_ms);
+        rdp_want_timer(s, s->relax_at_ms);
 }
 
 /* What stays in a leg because a turn is bounded is not announced by the socket. */
 static bool has_work(const struct leg *l)
 {
-    return leg_is_alive(l) && l->has_more && !l->is_stopped && l->in_len < LEG_IN_MAX / 2;
+    return rdp_leg_is_alive(l) && l->has_more && !l->is_stopped && l->in_len < LEG_IN_MAX / 2;
 }
 
 static void take_turn(struct rdp_session *s)
@@ -143,19 +143,19 @@ static void take_turn(struct rdp_session *s)
     if (s->is_in_turn || s->phase == PHASE_OVER)
         return;
     s->is_in_turn = true;
-    leg_drive(&s->user);
+    rdp_leg_drive(&s->user);
     look_at_client(s);
-    leg_drive(&s->target);
-    user_step(s);
-    target_step(s, now_ms);
+    rdp_leg_drive(&s->target);
+    rdp_user_step(s);
+    rdp_target_step(s, now_ms);
     splice_step(s);
-    notice_step(s, now_ms);
+    rdp_notice_step(s, now_ms);
     check_ends(s);
     ending_step(s, now_ms);
-    leg_settle(&s->user);
-    leg_settle(&s->target);
+    rdp_leg_settle(&s->user);
+    rdp_leg_settle(&s->target);
     if (has_work(&s->user) || has_work(&s->target))
-        session_want_turn(s);
+        rdp_want_turn(s);
     relax(s, now_ms);
     s->is_in_turn = false;
 }
@@ -168,10 +168,10 @@ static void session_finish(void *self)
 
     if (!s)
         return;
-    user_finish(s);
-    target_finish(s);
-    leg_close(&s->user);
-    leg_close(&s->target);
+    rdp_user_finish(s);
+    rdp_target_finish(s);
+    rdp_leg_close(&s->user);
+    rdp_leg_close(&s->target);
     buffer_finish(&s->desktop.instead);
     turn_finish(&s->turn);
     free(s);
@@ -186,21 +186,21 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
     s->relay = r;
     text_copy(s->separators, sizeof(s->separators), limits->separators);
     buffer_init(&s->desktop.instead, TPKT_MAX);
-    leg_init(&s->user, "user");
-    leg_init(&s->target, "target");
-    if (turn_init(&s->turn, relay_base(r), session_wake, s) < 0 ||
-        leg_open(&s->user, client_fd, relay_base(r), session_wake, s) < 0) {
+    rdp_leg_init(&s->user, "user");
+    rdp_leg_init(&s->target, "target");
+    if (turn_init(&s->turn, relay_base(r), rdp_wake, s) < 0 ||
+        rdp_leg_open(&s->user, client_fd, relay_base(r), rdp_wake, s) < 0) {
         s->user.fd = -1; /* the relay closes it */
         session_finish(s);
         return NULL;
     }
-    session_want_turn(s);
+    rdp_want_turn(s);
     return s;
 }
 
 static void session_auth_result(void *self, const struct link_auth_result *result)
 {
-    user_result(self, result);
+    rdp_user_result(self, result);
 }
 
 static void session_routed(void *self, const struct link_route_result *result, int target_fd)
@@ -209,12 +209,12 @@ static void session_routed(void *self, const struct link_route_result *result, i
     char sentence[SENTENCE_MAX];
 
     if (result->is_ok && target_fd >= 0) {
-        target_routed(s, result, target_fd);
+        rdp_target_routed(s, result, target_fd);
     } else {
         text_copy(sentence, sizeof(sentence), result->text);
-        session_end(s, (enum end_reason)result->reason, "policy", result->text, sentence);
+        rdp_end(s, (enum end_reason)result->reason, "policy", result->text, sentence);
     }
-    session_want_turn(s);
+    rdp_want_turn(s);
 }
 
 /* Nobody asked: there is no menu. */
@@ -226,7 +226,7 @@ static void session_targets(void *self, const struct link_target_row *rows, size
 
 static void session_host_key_result(void *self, bool is_ok, const char *text)
 {
-    target_pinned(self, is_ok, text);
+    rdp_target_pinned(self, is_ok, text);
 }
 
 /* Nor for a recording. */
@@ -239,14 +239,14 @@ static void session_recording(void *self, const struct link_recording *answer, i
 
 static void session_notice(void *self, enum link_notice kind, const char *text)
 {
-    notice_add(self, text, kind == LINK_NOTICE_MESSAGE);
+    rdp_notice_add(self, text, kind == LINK_NOTICE_MESSAGE);
 }
 
 static void session_end_asked(void *self, const char *sentence, uint32_t deadline_ms)
 {
     struct rdp_session *s = self;
 
-    session_end(s, relay_end_reason(s->relay), "policy", sentence, sentence);
+    rdp_end(s, relay_end_reason(s->relay), "policy", sentence, sentence);
     s->ending.deadline_ms = clock_mono_ms() + deadline_ms - deadline_ms / 8;
 }
 

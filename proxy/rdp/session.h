@@ -58,7 +58,7 @@ struct user_side {
     struct secret *password; /* owned: for passthrough; gone as `info` */
 };
 
-enum target_step {
+enum rdp_target_step {
     TARGET_X224,
     TARGET_TLS,
     TARGET_PINNING, /* accept-new: the broker pins the key */
@@ -70,7 +70,7 @@ enum target_step {
 };
 
 struct target_side {
-    enum target_step step;
+    enum rdp_target_step step;
     struct link_route_result *route; /* owned, secret; gone when Client Info is sent */
     char name[NAME_MAX_LEN + 1];
     int64_t deadline_ms;
@@ -149,26 +149,26 @@ struct rdp_session {
 };
 
 /* ---- session.c ---- */
-void session_want_turn(struct rdp_session *s); /* soon, from the loop */
-void session_wake(void *session);              /* now; only from callbacks of the loop */
-void session_want_timer(struct rdp_session *s, int64_t at_ms);
+void rdp_want_turn(struct rdp_session *s); /* soon, from the loop */
+void rdp_wake(void *session);              /* now; only from callbacks of the loop */
+void rdp_want_timer(struct rdp_session *s, int64_t at_ms);
 /* Begin the end. sentence: what the user is shown ("" nothing). The first call counts. */
-void session_end(struct rdp_session *s, enum end_reason reason, const char *author,
-                 const char *text, const char *sentence);
+void rdp_end(struct rdp_session *s, enum end_reason reason, const char *author, const char *text,
+             const char *sentence);
 /* A frame from a leg, of at most `max` bytes: PARSE_OK leaves it in the leg's input. */
-enum parse session_frame(const struct leg *l, size_t max, struct frame *out);
+enum parse rdp_frame(const struct leg *l, size_t max, struct frame *out);
 
 /* ---- user.c: serving the client up to Client Info, and its login ---- */
-void user_step(struct rdp_session *s);
-void user_result(struct rdp_session *s, const struct link_auth_result *result);
-void user_forget(struct rdp_session *s); /* credentials */
-void user_finish(struct rdp_session *s);
+void rdp_user_step(struct rdp_session *s);
+void rdp_user_result(struct rdp_session *s, const struct link_auth_result *result);
+void rdp_user_forget(struct rdp_session *s); /* credentials */
+void rdp_user_finish(struct rdp_session *s);
 
 /* ---- target.c: the same steps as a client of the target ---- */
-void target_routed(struct rdp_session *s, const struct link_route_result *route, int fd);
-void target_pinned(struct rdp_session *s, bool is_ok, const char *text);
-void target_step(struct rdp_session *s, int64_t now_ms);
-void target_finish(struct rdp_session *s);
+void rdp_target_routed(struct rdp_session *s, const struct link_route_result *route, int fd);
+void rdp_target_pinned(struct rdp_session *s, bool is_ok, const char *text);
+void rdp_target_step(struct rdp_session *s, int64_t now_ms);
+void rdp_target_finish(struct rdp_session *s);
 
 /* ---- nla.c: CredSSP at the target ---- */
 enum nla_state { NLA_FAILED, NLA_MORE, NLA_DONE };
@@ -201,11 +201,11 @@ void splice_step(struct rdp_session *s);
 void splice_settle(struct rdp_session *s);
 
 /* ---- notices.c: boxes over the desktop in use ---- */
-void notice_add(struct rdp_session *s, const char *text, bool is_message);
-void notice_step(struct rdp_session *s, int64_t now_ms);
-void notice_human(struct rdp_session *s);
+void rdp_notice_add(struct rdp_session *s, const char *text, bool is_message);
+void rdp_notice_step(struct rdp_session *s, int64_t now_ms);
+void rdp_notice_human(struct rdp_session *s);
 /* Draw a box in the middle of the client's screen; false when there is no way to. */
-bool notice_draw(struct rdp_session *s, const char *text, struct notice *where);
+bool rdp_notice_draw(struct rdp_session *s, const char *text, struct notice *where);
 
 /* ---- ending.c ---- */
 void ending_step(struct rdp_session *s, int64_t now_ms);

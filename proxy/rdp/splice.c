@@ -31,9 +31,9 @@ struct way {
 
 static enum verdict end_for_nonsense(struct rdp_session *s, bool is_target)
 {
-    session_end(s, is_target ? END_TARGET_CLOSED : END_POLICY, is_target ? "target" : "client",
-                is_target ? "the target sent what is not RDP" : "the client sent what is not RDP",
-                is_target ? "You have been disconnected: the target sent what is not RDP" : "");
+    rdp_end(s, is_target ? END_TARGET_CLOSED : END_POLICY, is_target ? "target" : "client",
+            is_target ? "the target sent what is not RDP" : "the client sent what is not RDP",
+            is_target ? "You have been disconnected: the target sent what is not RDP" : "");
     return STOP;
 }
 
@@ -139,7 +139,7 @@ static enum verdict answer_join(struct rdp_session *s, uint16_t channel)
 
     buffer_init(&b, 64);
     mcs_join_confirm_put(&b, s->u.user_id, channel);
-    leg_send(&s->user, b.data, b.len);
+    rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&b);
     return DROP;
 }
@@ -240,10 +240,9 @@ static void look_at_demand(struct rdp_session *s, const struct share_pdu *pdu)
 
 static enum verdict redirected(struct rdp_session *s)
 {
-    session_end(s, END_TARGET_CLOSED, "target",
-                "the target wants to send the client to another server",
-                "You have been disconnected: the target wants to send you to another server, which "
-                "this proxy does not follow");
+    rdp_end(s, END_TARGET_CLOSED, "target", "the target wants to send the client to another server",
+            "You have been disconnected: the target wants to send you to another server, which "
+            "this proxy does not follow");
     return STOP;
 }
 
@@ -339,14 +338,14 @@ static enum verdict target_says_bye(struct rdp_session *s)
 
     if (s->desktop.error_info == ERRINFO_LOGOFF_BY_USER ||
         s->desktop.error_info == ERRINFO_DISCONNECT_BY_USER) {
-        session_end(s, END_USER_EXIT, user, "the user ended the session at the target", "");
+        rdp_end(s, END_USER_EXIT, user, "the user ended the session at the target", "");
     } else {
         if (s->desktop.error_info)
             snprintf(text, sizeof(text), "the target ended the session (reason %#x)",
                      s->desktop.error_info);
         else
             text_copy(text, sizeof(text), "the target ended the session");
-        session_end(s, END_TARGET_CLOSED, "target", text, "");
+        rdp_end(s, END_TARGET_CLOSED, "target", text, "");
     }
     return PASS;
 }
@@ -380,7 +379,7 @@ static bool is_over(const struct way *w)
 static void run(struct way *w)
 {
     struct buffer *instead = &w->s->desktop.instead;
-    struct cursor c = leg_input(w->from);
+    struct cursor c = rdp_leg_input(w->from);
     const uint8_t *start = c.at, *begin = c.at;
     bool can_go_on = true;
     struct frame f;
@@ -395,20 +394,20 @@ static void run(struct way *w)
             break;
         if (v != PASS) { /* send what is before it; go on behind it */
             if (f.data > start)
-                leg_send(w->to, start, (size_t)(f.data - start));
+                rdp_leg_send(w->to, start, (size_t)(f.data - start));
             w->passed += (size_t)(f.data - start);
             start = c.at;
             if (instead->len && !instead->failed)
-                leg_send(w->to, instead->data, instead->len);
+                rdp_leg_send(w->to, instead->data, instead->len);
             buffer_reset(instead);
             w->s->desktop.dropped += v == DROP;
         }
         can_go_on = v != STOP && !is_over(w);
     }
     if (c.at > start)
-        leg_send(w->to, start, (size_t)(c.at - start));
+        rdp_leg_send(w->to, start, (size_t)(c.at - start));
     w->passed += (size_t)(c.at - start);
-    leg_use(w->from, (size_t)(c.at - begin));
+    rdp_leg_use(w->from, (size_t)(c.at - begin));
 }
 
 /* The slow side stops the fast one. */
@@ -416,7 +415,7 @@ static bool is_held(struct leg *from, const struct leg *to)
 {
     size_t mark = from->is_stopped ? LEG_OUT_LOW : LEG_OUT_HIGH;
 
-    leg_stop(from, leg_unsent(to) > mark);
+    rdp_leg_stop(from, rdp_leg_unsent(to) > mark);
     return from->is_stopped;
 }
 
@@ -441,7 +440,7 @@ static void run_to_target(struct rdp_session *s)
     s->desktop.is_human = false;
     run(&w);
     if (s->desktop.is_human)
-        notice_human(s);
+        rdp_notice_human(s);
     if (w.passed)
         relay_input(s->relay, w.passed, s->desktop.is_human || counts_traffic(s));
 }
@@ -458,14 +457,14 @@ void splice_step(struct rdp_session *s)
 
 void splice_settle(struct rdp_session *s)
 {
-    struct cursor c = leg_input(&s->target);
+    struct cursor c = rdp_leg_input(&s->target);
     struct frame f;
 
     while (s->desktop.is_fragment && frame_next(&c, TPKT_MAX, &f) == PARSE_OK) {
         uint8_t *at = s->target.in + s->target.in_start;
 
         if (look_at_target(s, &f, at) == PASS)
-            leg_send(&s->user, f.data, f.len);
-        leg_use(&s->target, f.len);
+            rdp_leg_send(&s->user, f.data, f.len);
+        rdp_leg_use(&s->target, f.len);
     }
 }

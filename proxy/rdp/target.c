@@ -24,7 +24,7 @@
 static void fail(struct rdp_session *s, const char *sentence)
 {
     log_info("target login failed: %s", sentence);
-    session_end(s, END_TARGET_UNREACHABLE, "target", sentence, sentence);
+    rdp_end(s, END_TARGET_UNREACHABLE, "target", sentence, sentence);
 }
 
 static void PRINTF_LIKE(2, 3) failf(struct rdp_session *s, const char *fmt, ...)
@@ -43,7 +43,7 @@ static void send_all(struct rdp_session *s, struct buffer *b)
     if (b->failed)
         fail(s, "out of memory");
     else
-        leg_send(&s->target, b->data, b->len);
+        rdp_leg_send(&s->target, b->data, b->len);
     buffer_finish(b);
 }
 
@@ -76,7 +76,7 @@ static void step_x224(struct rdp_session *s)
     struct x224_confirm confirm;
     char host[SESSION_ADDRESS_MAX];
     struct frame f;
-    enum parse r = session_frame(&s->target, ANSWER_MAX, &f);
+    enum parse r = rdp_frame(&s->target, ANSWER_MAX, &f);
 
     if (r == PARSE_MORE)
         return;
@@ -85,7 +85,7 @@ static void step_x224(struct rdp_session *s)
         failf(s, "%s does not speak RDP", s->t.name);
         return;
     }
-    leg_use(&s->target, f.len);
+    rdp_leg_use(&s->target, f.len);
     if (!confirm.has_negotiation) {
         failf(s, "%s offers only the old RDP security, without TLS", s->t.name);
     } else if (confirm.is_failure) {
@@ -97,12 +97,12 @@ static void step_x224(struct rdp_session *s)
         s->t.selected = confirm.value;
         s->t.has_extended = confirm.flags & X224_EXTENDED_CLIENT_DATA;
         host_of(s->t.route->address, host, sizeof(host));
-        if (leg_begin_tls(&s->target, tls_client(s->target.fd, host)) < 0) {
+        if (rdp_leg_begin_tls(&s->target, tls_client(s->target.fd, host)) < 0) {
             failf(s, "%s does not wait for TLS", s->t.name);
             return;
         }
         s->t.step = TARGET_TLS;
-        leg_drive(&s->target);
+        rdp_leg_drive(&s->target);
     }
 }
 
@@ -119,7 +119,7 @@ static void fail_mismatch(struct rdp_session *s, const uint8_t *key, size_t len)
              s->t.name, expected, got);
     relay_event(s->relay, "host-key-mismatch", text);
     log_info("target login failed: %s", text);
-    session_end(s, END_TARGET_UNREACHABLE, "target", text, text);
+    rdp_end(s, END_TARGET_UNREACHABLE, "target", text, text);
 }
 
 static void begin_login(struct rdp_session *s);
@@ -149,7 +149,7 @@ static void check_key(struct rdp_session *s)
     }
 }
 
-void target_pinned(struct rdp_session *s, bool is_ok, const char *text)
+void rdp_target_pinned(struct rdp_session *s, bool is_ok, const char *text)
 {
     if (s->phase != PHASE_TARGET || s->t.step != TARGET_PINNING)
         return;
@@ -157,7 +157,7 @@ void target_pinned(struct rdp_session *s, bool is_ok, const char *text)
         begin_login(s);
     else
         fail(s, text[0] ? text : "the target's certificate was not accepted");
-    session_want_turn(s);
+    rdp_want_turn(s);
 }
 
 /* ---- MCS ---- */
@@ -318,7 +318,7 @@ static void forget_secrets(struct rdp_session *s)
         free(s->t.route);
         s->t.route = NULL;
     }
-    user_forget(s);
+    rdp_user_forget(s);
 }
 
 static void send_info(struct rdp_session *s)
@@ -367,8 +367,7 @@ static void step_mcs(struct rdp_session *s)
     struct frame f;
     enum parse r;
 
-    while (s->phase == PHASE_TARGET &&
-           (r = session_frame(&s->target, ANSWER_MAX, &f)) != PARSE_MORE) {
+    while (s->phase == PHASE_TARGET && (r = rdp_frame(&s->target, ANSWER_MAX, &f)) != PARSE_MORE) {
         if (r != PARSE_OK || f.kind != FRAME_TPKT)
             failf(s, "%s does not speak RDP as it is understood here", s->t.name);
         else if (s->t.step == TARGET_CONNECT)
@@ -377,13 +376,13 @@ static void step_mcs(struct rdp_session *s)
             failf(s, "%s does not speak RDP as it is understood here", s->t.name);
         else
             take_confirm(s, &pdu);
-        leg_use(&s->target, f.len);
+        rdp_leg_use(&s->target, f.len);
     }
 }
 
 /* ---- from outside ---- */
 
-void target_routed(struct rdp_session *s, const struct link_route_result *route, int fd)
+void rdp_target_routed(struct rdp_session *s, const struct link_route_result *route, int fd)
 {
     struct buffer b;
 
@@ -397,8 +396,8 @@ void target_routed(struct rdp_session *s, const struct link_route_result *route,
     s->t.step = TARGET_X224;
     s->t.deadline_ms = clock_mono_ms() + TARGET_LOGIN_MS;
     s->phase = PHASE_TARGET;
-    session_want_timer(s, s->t.deadline_ms);
-    if (leg_open(&s->target, fd, relay_base(s->relay), session_wake, s) < 0) {
+    rdp_want_timer(s, s->t.deadline_ms);
+    if (rdp_leg_open(&s->target, fd, relay_base(s->relay), rdp_wake, s) < 0) {
         fail(s, "out of memory");
         return;
     }
@@ -420,7 +419,7 @@ static void target_is_gone(struct rdp_session *s)
         failf(s, "%s closed the connection before the login", s->t.name);
 }
 
-void target_step(struct rdp_session *s, int64_t now_ms)
+void rdp_target_step(struct rdp_session *s, int64_t now_ms)
 {
     if (s->phase != PHASE_TARGET)
         return;
@@ -439,10 +438,10 @@ void target_step(struct rdp_session *s, int64_t now_ms)
     else if (now_ms >= s->t.deadline_ms)
         failf(s, "%s did not finish the login in time", s->t.name);
     else
-        session_want_timer(s, s->t.deadline_ms);
+        rdp_want_timer(s, s->t.deadline_ms);
 }
 
-void target_finish(struct rdp_session *s)
+void rdp_target_finish(struct rdp_session *s)
 {
     nla_finish(s);
     forget_secrets(s);

@@ -25,7 +25,7 @@ static void refuse_nonsense(struct rdp_session *s, const char *what)
 
     snprintf(text, sizeof(text), "the client's %s cannot be understood", what);
     log_debug("%s", text);
-    session_end(s, END_POLICY, "client", text, "");
+    rdp_end(s, END_POLICY, "client", text, "");
 }
 
 /* ---- X.224 ---- */
@@ -33,7 +33,7 @@ static void refuse_nonsense(struct rdp_session *s, const char *what)
 /* Returns false when the rest must wait. */
 static bool take_blob(struct rdp_session *s)
 {
-    struct cursor c = leg_input(&s->user);
+    struct cursor c = rdp_leg_input(&s->user);
     size_t before = cursor_left(&c);
     struct preconnection p;
     char text[128];
@@ -47,7 +47,7 @@ static bool take_blob(struct rdp_session *s)
     if (utf16_to_utf8(p.blob, text, sizeof(text)) &&
         strncmp(text, TOKEN_PREFIX, strlen(TOKEN_PREFIX)) == 0)
         text_copy(s->u.wanted, sizeof(s->u.wanted), text + strlen(TOKEN_PREFIX));
-    leg_use(&s->user, before - cursor_left(&c));
+    rdp_leg_use(&s->user, before - cursor_left(&c));
     return true;
 }
 
@@ -65,12 +65,12 @@ static void refuse_security(struct rdp_session *s)
 
     buffer_init(&b, 64);
     x224_failure_put(&b, X224_FAILURE_SSL_REQUIRED);
-    leg_send(&s->user, b.data, b.len);
+    rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&b);
-    session_end(s, END_POLICY, "client",
-                s->u.request.has_negotiation ? "the client did not offer TLS"
-                                             : "the client speaks only the old RDP security",
-                "");
+    rdp_end(s, END_POLICY, "client",
+            s->u.request.has_negotiation ? "the client did not offer TLS"
+                                         : "the client speaks only the old RDP security",
+            "");
 }
 
 static void step_negotiate(struct rdp_session *s)
@@ -81,7 +81,7 @@ static void step_negotiate(struct rdp_session *s)
 
     if (!s->u.is_past_blob && !take_blob(s))
         return;
-    r = session_frame(&s->user, EARLY_MAX, &f);
+    r = rdp_frame(&s->user, EARLY_MAX, &f);
     if (r == PARSE_MORE)
         return;
     if (r != PARSE_OK || f.kind != FRAME_TPKT ||
@@ -89,7 +89,7 @@ static void step_negotiate(struct rdp_session *s)
         refuse_nonsense(s, "connection request");
         return;
     }
-    leg_use(&s->user, f.len);
+    rdp_leg_use(&s->user, f.len);
     take_token(&s->u);
     if (!(s->u.request.protocols & PROTOCOL_SSL_BIT)) {
         refuse_security(s);
@@ -97,14 +97,14 @@ static void step_negotiate(struct rdp_session *s)
     }
     buffer_init(&b, 64);
     x224_confirm_put(&b, X224_EXTENDED_CLIENT_DATA | X224_DYNVC_GFX, PROTOCOL_SSL_BIT);
-    leg_send(&s->user, b.data, b.len);
+    rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&b);
-    if (leg_unsent(&s->user) > 0 || leg_begin_tls(&s->user, tls_server(s->user.fd)) < 0) {
+    if (rdp_leg_unsent(&s->user) > 0 || rdp_leg_begin_tls(&s->user, tls_server(s->user.fd)) < 0) {
         refuse_nonsense(s, "haste"); /* bytes behind the request, before our answer */
         return;
     }
     s->phase = PHASE_USER_TLS;
-    leg_drive(&s->user);
+    rdp_leg_drive(&s->user);
 }
 
 /* ---- MCS Connect ---- */
@@ -131,9 +131,9 @@ static void answer_connect(struct rdp_session *s)
     gcc_server_put(&gcc, &s->u.ids, s->u.request.protocols);
     mcs_connect_response_put(&b, s->u.connect.parameters[0], gcc.data, gcc.len);
     if (gcc.failed || b.failed)
-        session_end(s, END_RELAY_CRASHED, "relay", "out of memory", "");
+        rdp_end(s, END_RELAY_CRASHED, "relay", "out of memory", "");
     else
-        leg_send(&s->user, b.data, b.len);
+        rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&gcc);
     buffer_finish(&b);
 }
@@ -153,7 +153,7 @@ static void step_connect(struct rdp_session *s)
 {
     struct gcc_client *c = &s->u.client;
     struct frame f;
-    enum parse r = session_frame(&s->user, EARLY_MAX, &f);
+    enum parse r = rdp_frame(&s->user, EARLY_MAX, &f);
 
     if (r == PARSE_MORE)
         return;
@@ -161,7 +161,7 @@ static void step_connect(struct rdp_session *s)
         refuse_nonsense(s, "settings");
         return;
     }
-    leg_use(&s->user, f.len);
+    rdp_leg_use(&s->user, f.len);
     relay_set_device(s->relay, c->name[0] ? c->name : "RDP client");
     log_debug("client name=%s version=%#x build=%u desktop=%ux%u bpp=%u early=%#x channels=%zu",
               c->name, c->version, c->build, c->width, c->height, c->bpp, c->early_flags,
@@ -193,7 +193,7 @@ static void answer(struct rdp_session *s, const struct mcs_pdu *pdu)
         mcs_attach_confirm_put(&b, s->u.user_id);
     else
         mcs_join_confirm_put(&b, s->u.user_id, pdu->channel);
-    leg_send(&s->user, b.data, b.len);
+    rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&b);
 }
 
@@ -218,9 +218,9 @@ static void log_in(struct rdp_session *s, const struct client_info *info)
                                          : "");
     s->phase = PHASE_AUTH;
     if (!password[0]) {
-        session_end(s, END_POLICY, "client", "the client sent no password",
-                    "No password came with the connection. Enter user name and password in your "
-                    "client before you connect.");
+        rdp_end(s, END_POLICY, "client", "the client sent no password",
+                "No password came with the connection. Enter user name and password in your "
+                "client before you connect.");
     } else {
         u->password = malloc(sizeof(*u->password));
         if (u->password)
@@ -265,7 +265,7 @@ static void take_join(struct rdp_session *s, const struct mcs_pdu *pdu)
             log_in(s, &info);
         break;
     case MCS_ULTIMATUM:
-        session_end(s, END_USER_EXIT, "client", "the client closed the connection", "");
+        rdp_end(s, END_USER_EXIT, "client", "the client closed the connection", "");
         break;
     default:
         refuse_nonsense(s, "MCS message");
@@ -279,43 +279,43 @@ static void step_join(struct rdp_session *s)
     struct frame f;
     enum parse r;
 
-    while (s->phase == PHASE_JOIN && (r = session_frame(&s->user, EARLY_MAX, &f)) != PARSE_MORE) {
+    while (s->phase == PHASE_JOIN && (r = rdp_frame(&s->user, EARLY_MAX, &f)) != PARSE_MORE) {
         if (r != PARSE_OK || f.kind != FRAME_TPKT || mcs_parse(frame_body(&f), &pdu) != PARSE_OK ||
             ++s->u.join_count > JOINS_MAX) {
             refuse_nonsense(s, "MCS message");
             return;
         }
         take_join(s, &pdu);
-        leg_use_secret(&s->user, f.len);
+        rdp_leg_use_secret(&s->user, f.len);
     }
 }
 
 /* ---- from outside ---- */
 
-void user_result(struct rdp_session *s, const struct link_auth_result *result)
+void rdp_user_result(struct rdp_session *s, const struct link_auth_result *result)
 {
     struct login *l = &s->u.login;
 
     if (s->phase != PHASE_AUTH)
         return;
     if (result->result != LINK_AUTH_OK) {
-        session_end(s, END_POLICY, "policy", "the login failed",
-                    result->text[0]                       ? result->text
-                    : result->result == LINK_AUTH_PARTIAL ? "You need a second factor, which this "
-                                                            "proxy cannot ask for over RDP yet."
-                                                          : "Wrong user name or password.");
+        rdp_end(s, END_POLICY, "policy", "the login failed",
+                result->text[0]                       ? result->text
+                : result->result == LINK_AUTH_PARTIAL ? "You need a second factor, which this "
+                                                        "proxy cannot ask for over RDP yet."
+                                                      : "Wrong user name or password.");
     } else if (!l->target[0]) {
-        session_end(s, END_POLICY, "policy", "the login names no target",
-                    "Which target? Log in as USER+TARGET, for example alice+win01, or enter the "
-                    "target as the domain.");
+        rdp_end(s, END_POLICY, "policy", "the login names no target",
+                "Which target? Log in as USER+TARGET, for example alice+win01, or enter the "
+                "target as the domain.");
     } else {
         s->phase = PHASE_ROUTING;
         relay_route(s->relay, l->account, l->target);
     }
-    session_want_turn(s);
+    rdp_want_turn(s);
 }
 
-void user_step(struct rdp_session *s)
+void rdp_user_step(struct rdp_session *s)
 {
     if (s->phase == PHASE_NEGOTIATE)
         step_negotiate(s);
@@ -327,7 +327,7 @@ void user_step(struct rdp_session *s)
         step_join(s);
 }
 
-void user_forget(struct rdp_session *s)
+void rdp_user_forget(struct rdp_session *s)
 {
     struct user_side *u = &s->u;
 
@@ -343,9 +343,9 @@ void user_forget(struct rdp_session *s)
     }
 }
 
-void user_finish(struct rdp_session *s)
+void rdp_user_finish(struct rdp_session *s)
 {
-    user_forget(s);
+    rdp_user_forget(s);
     free(s->u.initial);
     s->u.initial = NULL;
 }
