@@ -22,7 +22,7 @@
 #include <sallyport/session.h>
 
 #ifndef LINK_VERSION
-#define LINK_VERSION 3 /* 2: RECORD_OPEN.term, READY.target_version; 3: see docs/link.md */
+#define LINK_VERSION 4 /* what each brought: docs/link.md */
 #endif
 #define LINK_VERSION_MIN 1
 
