@@ -23,7 +23,7 @@ if [ -e "$dir/done" ]; then
     echo "$dir/root"
     exit 0
 fi
-command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || fail "no apt here"
+if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then fail "no apt here"; fi
 # shellcheck source=/dev/null
 . /etc/os-release
 codename=${VERSION_CODENAME-}
@@ -39,7 +39,8 @@ printf 'deb %s %s main\n' "$mirror" "$codename" "$mirror" "$suite" >"$dir/source
 apt=(-q -o "Dir::Etc::SourceList=$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$dir/lists" -o "Dir::Cache::Archives=$dir/archives"
     -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Debug::NoLocking=true
-    -o APT::Install-Recommends=false -o APT::Sandbox::User=)
+    -o APT::Install-Recommends=false -o APT::Sandbox::User= -o Acquire::Languages=none
+    -o Acquire::Retries=1 -o Acquire::http::Timeout=20)
 apt-get "${apt[@]}" update >"$dir/log" 2>&1 || fail "the lists cannot be had; see $dir/log"
 apt-get "${apt[@]}" install -y --download-only --reinstall -t "$suite" \
     "${PACKAGES[@]}" >>"$dir/log" 2>&1 || fail "the packages cannot be had; see $dir/log"
