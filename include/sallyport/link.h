@@ -35,6 +35,7 @@
 #define LINK_TARGETS_MAX 200 /* rows in one TARGET_LIST */
 #define LINK_JUMP_SINCE  3   /* the version that brought jumps */
 #define LINK_HOPS_MAX    4   /* servers on the way to a target */
+#define LINK_COOKIE      32  /* SHA-256 */
 
 /* What a relay is doing, as HELLO tells a broker that adopts it. */
 enum link_phase { LINK_PHASE_LOGIN, LINK_PHASE_CHOOSING, LINK_PHASE_SESSION, LINK_PHASE_ENDED };
@@ -161,6 +162,18 @@ struct link_auth_answer { /* to AUTH_PROMPT; answered by the next one or by AUTH
 struct link_route {
     char account[ACCOUNT_MAX_LEN + 1]; /* "" for the default */
     char target[NAME_MAX_LEN + 1];
+    LINK_BLOB(LINK_COOKIE) cookie; /* since version 4: see RECONNECT; empty: it shows none */
+};
+
+struct link_redirect {    /* since version 4; RDP: the target sends the session on; answered by
+                             REDIRECTED */
+    char host[256];       /* "" or where it was: another session there */
+    uint8_t needs_secret; /* the target said no credentials: those of the session are needed anew */
+};
+
+struct link_reconnect { /* since version 4; RDP: a client that shows this cookie may go on in this
+                           session. A hash of it: what the broker knows opens nothing */
+    LINK_BLOB(LINK_COOKIE) cookie;
 };
 
 struct link_targets {
@@ -336,6 +349,15 @@ struct link_route_result { /* fds: the connected socket, the activity page */
     struct policy policy;
     uint8_t hops;                        /* since version 3: HOP messages that came before */
     LINK_BLOB(LINK_KEY_MAX) certificate; /* since version 3: of the key; one line of text */
+    uint8_t keeps_cookie; /* since version 4: ROUTE.cookie is good, and may go on to the target */
+};
+
+struct link_redirected { /* since version 4; fd: the connected socket */
+    uint8_t is_ok;
+    char text[SESSION_TEXT_MAX]; /* when not ok */
+    char address[SESSION_ADDRESS_MAX];
+    LINK_BLOB(LINK_KEY_MAX) host_key; /* the key that is pinned for it; empty: none */
+    LINK_BLOB(SECRET_MAX) secret;     /* the stored password, when asked for */
 };
 
 /* One server that lies on the way to the target, the nearest first, before ROUTE_RESULT; since
@@ -501,6 +523,8 @@ struct link_gate_jump { /* broker, since version 3: fork a relay for the fd, who
     X(LINK_JUMP, 20, jump, 'R')                       \
     X(LINK_JUMP_CLOSED, 21, jump_closed, 'R')         \
     X(LINK_DESKTOP, 68, desktop, 'R')                 \
+    X(LINK_REDIRECT, 76, redirect, 'R')               \
+    X(LINK_RECONNECT, 77, reconnect, 'R')             \
     X(LINK_WELCOME, 32, welcome, 'B')                 \
     X(LINK_AUTH_RESULT, 33, auth_result, 'B')         \
     X(LINK_ROUTE_RESULT, 34, route_result, 'B')       \
@@ -521,6 +545,7 @@ struct link_gate_jump { /* broker, since version 3: fork a relay for the fd, who
     X(LINK_WATCH, 60, watch, 'B')                     \
     X(LINK_WATCH_END, 61, watch_end, 'B')             \
     X(LINK_JUMP_RESULT, 47, jump_result, 'B')         \
+    X(LINK_REDIRECTED, 103, redirected, 'B')          \
     X(LINK_GATE_READY, 64, gate_ready, 'g')           \
     X(LINK_GATE_STATUS, 65, gate_status, 'g')         \
     X(LINK_GATE_CONFIG, 80, gate_config, 'G')         \
@@ -554,6 +579,9 @@ struct link_message {
         struct link_event event;
         struct link_closed closed;
         struct link_desktop desktop;
+        struct link_redirect redirect;
+        struct link_redirected redirected;
+        struct link_reconnect reconnect;
         struct link_probe_step_msg probe_step;
         struct link_auth_keyboard auth_keyboard;
         struct link_auth_answer auth_answer;

@@ -55,7 +55,7 @@ enum policy_rdp_channel {
 
 /*
  * member, key, section of proxy.conf, kind, choices ("a|b"), default, min, max, help. The order is
- * the link's: a new key goes to the end and into policy_key_count_at().
+ * the link's: a new key goes to the end and into policy_key_since().
  */
 #define POLICY_KEYS(X)                                                                           \
     X(idle_after, "idle_after", "idle", POLICY_DURATION, NULL, "5m", 0, 31536000,                \
@@ -102,7 +102,11 @@ enum policy_rdp_channel {
     X(forward_to, "forward_to", "ssh", POLICY_DESTINATIONS, NULL, "any", 0, POLICY_TEXT_MAX - 1, \
       "Where forwarded connections may go, as the target sees it: any, or HOST:PORT with * and " \
       "? in HOST, and * or a range such as 8000-8099 for PORT. Names are compared as the "       \
-      "client writes them.")
+      "client writes them.")                                                                     \
+    X(redirect_to, "redirect_to", "rdp", POLICY_DESTINATIONS, NULL, "none", 0,                   \
+      POLICY_TEXT_MAX - 1,                                                                       \
+      "Other servers to which an RDP target may send a session on: none, any, or HOST:PORT as "  \
+      "in forward_to. To another session of the same address it always may.")
 
 struct policy {
 #define X(member, key, section, kind, choices, def, min, max, help) uint64_t member;
@@ -137,8 +141,8 @@ extern const size_t policy_key_count;
 /* The built-in defaults. */
 void policy_defaults(struct policy *p);
 
-/* How many keys a peer of that version of the link knows. */
-size_t policy_key_count_at(uint8_t link_version);
+/* The first version of the link whose peers know the key. */
+uint8_t policy_key_since(const struct policy_key *key);
 
 /* Parse one value as a row says. On error writes a sentence that says what to do to err; it does
  * not name the key, which has two names: the caller does. A text is checked only, *value is 0. */

@@ -32,9 +32,14 @@ static_assert(KEY_COUNT + TEXT_COUNT <= 32, "overlay.set has 32 bits");
 static_assert(sizeof(struct policy) == sizeof(uint64_t) * KEY_COUNT + POLICY_TEXT_MAX * TEXT_COUNT,
               "a policy is its keys and nothing else");
 
-size_t policy_key_count_at(uint8_t link_version)
+uint8_t policy_key_since(const struct policy_key *key)
 {
-    return link_version < 3 ? 10 : policy_key_count;
+    static const char *const fourth[] = {"redirect_to"};
+
+    for (size_t i = 0; i < sizeof(fourth) / sizeof(fourth[0]); i++)
+        if (strcmp(key->key, fourth[i]) == 0)
+            return 4;
+    return key - policy_keys < 10 ? 1 : 3;
 }
 
 bool policy_is_text(const struct policy_key *key)
@@ -185,16 +190,16 @@ static int check_destinations(const char *text, char *err, size_t err_len)
         return ERR_INVALID;
     }
     for (; next_word(&at, word, sizeof(word)); count++) {
-        if (!destination_is_pattern(word)) {
+        if (strcmp(word, "none") != 0 && !destination_is_pattern(word)) {
             snprintf(err, err_len,
-                     "'%s' is not a destination: write any, or HOST:PORT such as db*.corp:5432, "
-                     "10.0.0.*:8000-8099 or [fd00::*]:*",
+                     "'%s' is not a destination: write none, any, or HOST:PORT such as "
+                     "db*.corp:5432, 10.0.0.*:8000-8099 or [fd00::*]:*",
                      shown(wrong, word));
             return ERR_INVALID;
         }
     }
     if (count == 0)
-        snprintf(err, err_len, "needs any, or patterns HOST:PORT");
+        snprintf(err, err_len, "needs none, any, or patterns HOST:PORT");
     return count ? 0 : ERR_INVALID;
 }
 

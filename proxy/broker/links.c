@@ -841,6 +841,7 @@ static void keep_fixed(struct policy *fresh, const struct policy *old)
     fresh->max_channels = old->max_channels;
     fresh->rdp_channels = old->rdp_channels;
     memcpy(fresh->forward_to, old->forward_to, sizeof(fresh->forward_to));
+    memcpy(fresh->redirect_to, old->redirect_to, sizeof(fresh->redirect_to));
 }
 
 void links_refresh_policies(struct links *all, bool is_access, const char *author)

@@ -111,7 +111,16 @@ static const struct field fields_auth_keyboard[] = {
     TEXT(auth_keyboard.device),
 };
 static const struct field fields_auth_answer[] = {BLOB(auth_answer.answer)};
-static const struct field fields_route[] = {TEXT(route.account), TEXT(route.target)};
+static const struct field fields_route[] = {
+    TEXT(route.account),
+    TEXT(route.target),
+    BLOB_SINCE(route.cookie, 4),
+};
+static const struct field fields_redirect[] = {
+    TEXT(redirect.host),
+    BOOLEAN(redirect.needs_secret),
+};
+static const struct field fields_reconnect[] = {BLOB(reconnect.cookie)};
 static const struct field fields_targets[] = {U32(targets.offset)};
 static const struct field fields_host_key[] = {
     TEXT(host_key.key_type),
@@ -236,6 +245,11 @@ static const struct field fields_route_result[] = {
     POLICY(route_result.policy),
     U8_SINCE(route_result.hops, 3, LINK_HOPS_MAX),
     BLOB_SINCE(route_result.certificate, 3),
+    U8_SINCE(route_result.keeps_cookie, 4, 1),
+};
+static const struct field fields_redirected[] = {
+    BOOLEAN(redirected.is_ok), TEXT(redirected.text),   TEXT(redirected.address),
+    BLOB(redirected.host_key), BLOB(redirected.secret),
 };
 static const struct field fields_hop[] = {
     U8(hop.number, LINK_HOPS_MAX),
@@ -323,7 +337,8 @@ static const struct field fields_gate_jump[] = {
 #define HAS_SECRET(id)                                                               \
     ((id) == LINK_HELLO || (id) == LINK_AUTH_PASSWORD || (id) == LINK_AUTH_RESULT || \
      (id) == LINK_ROUTE_RESULT || (id) == LINK_BACK_RESULT || (id) == LINK_HOP ||    \
-     (id) == LINK_GATE_KEY || (id) == LINK_WELCOME || (id) == LINK_GATE_JUMP)
+     (id) == LINK_GATE_KEY || (id) == LINK_WELCOME || (id) == LINK_GATE_JUMP ||      \
+     (id) == LINK_REDIRECTED)
 
 /* Indexed by the number on the wire; rows without a name are not messages. */
 static const struct message_row messages[] = {
@@ -375,13 +390,23 @@ static void put_text(struct buffer *out, const uint8_t *at, size_t cap)
         put_bytes(out, at, len);
 }
 
+static size_t policy_keys_at(uint8_t version)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < policy_key_count; i++)
+        count += policy_key_since(&policy_keys[i]) <= version;
+    return count;
+}
+
 static void put_policy(struct buffer *out, const uint8_t *at, uint8_t version)
 {
-    size_t count = policy_key_count_at(version);
     uint64_t value;
 
-    buffer_put_be(out, count, 2);
-    for (size_t i = 0; i < count; i++) {
+    buffer_put_be(out, policy_keys_at(version), 2);
+    for (size_t i = 0; i < policy_key_count; i++) {
+        if (policy_key_since(&policy_keys[i]) > version)
+            continue;
         if (policy_is_text(&policy_keys[i])) {
             put_text(out, at + policy_keys[i].offset, POLICY_TEXT_MAX);
             continue;
@@ -500,14 +525,15 @@ static bool get_policy_text(struct cursor *c, const struct policy_key *key, uint
  * that an older one does not have are as if nobody had set them. */
 static bool get_policy(struct cursor *c, uint8_t *at, uint8_t version)
 {
-    size_t wanted = policy_key_count_at(version);
     uint16_t count;
     uint64_t value;
 
-    if (!cursor_be16(c, &count) || count != wanted)
+    if (!cursor_be16(c, &count) || count != policy_keys_at(version))
         return false;
     policy_defaults((void *)at);
-    for (size_t i = 0; i < wanted; i++) {
+    for (size_t i = 0; i < policy_key_count; i++) {
+        if (policy_key_since(&policy_keys[i]) > version)
+            continue;
         if (policy_is_text(&policy_keys[i])) {
             if (!get_policy_text(c, &policy_keys[i], at))
                 return false;

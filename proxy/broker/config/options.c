@@ -22,8 +22,7 @@ const struct option_section option_sections[] = {
     {"ssh",
      "The SSH door. channels and forward_to may also be set on a role, a target or a grant."},
     {"rdp", "The RDP door. RDP sessions are not recorded yet. channels (there called rdp_channels) "
-            "may also be "
-            "set on a role, a target or a grant."},
+            "and redirect_to may also be set on a role, a target or a grant."},
     {"control", "The socket that sallyctl speaks to."},
     {"idle", "When a session counts as idle, and what happens then. Each key may also be set on a "
              "role, a target or a grant; the narrowest wins."},
