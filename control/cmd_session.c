@@ -593,6 +593,19 @@ static json_t *result_row(uint64_t id, const struct session_info *s, const char 
                      text);
 }
 
+/* True when nobody above the caller announced an end; otherwise a row says so. */
+static bool may_replan(struct request *r, const struct session_info *s, json_t *rows)
+{
+    char text[SESSION_TEXT_MAX];
+
+    if (r->caller.access >= ACCESS_ADMIN || !s->planned_wall_us ||
+        s->planned_reason == END_SELF_ENDED)
+        return true;
+    snprintf(text, sizeof(text), "%s announced its end", s->planned_by);
+    json_array_append_new(rows, result_row(s->id, s, "forbidden", text));
+    return false;
+}
+
 static void end_one(struct request *r, const struct session_info *s, json_t *rows)
 {
     const struct arg_values *args = &r->parsed.args;
@@ -602,6 +615,8 @@ static void end_one(struct request *r, const struct session_info *s, json_t *row
     int result;
 
     text = text ? text : "";
+    if (in_s && !may_replan(r, s, rows))
+        return;
     if (args_flag(args, "dry_run")) {
         json_array_append_new(rows, result_row(s->id, s, "would-end", ""));
         return;
@@ -616,6 +631,21 @@ static void end_one(struct request *r, const struct session_info *s, json_t *row
     }
     control_event(r, "session-end-asked", s->user, s->id, "%s", text);
     json_array_append_new(rows, result_row(s->id, s, in_s ? "scheduled" : "ended", ""));
+}
+
+static void cancel_one(struct request *r, const struct session_info *s, json_t *rows)
+{
+    bool is_dry = args_flag(&r->parsed.args, "dry_run");
+
+    if (!may_replan(r, s, rows))
+        return;
+    if (is_dry ? !s->planned_wall_us : tracker_cancel_end(r->control->tracker, s->id) < 0) {
+        json_array_append_new(rows, result_row(s->id, s, "not-announced", ""));
+        return;
+    }
+    if (!is_dry)
+        control_event(r, "session-end-cancelled", s->user, s->id, "%s", "");
+    json_array_append_new(rows, result_row(s->id, s, is_dry ? "would-cancel" : "cancelled", ""));
 }
 
 static void message_one(struct request *r, const struct session_info *s, json_t *rows)
@@ -700,17 +730,24 @@ void control_do_session_end(struct request *r)
     json_t *rows;
     int ways = args_get(args, "ids")->is_set + args_get(args, "user")->is_set +
                args_get(args, "target")->is_set + args_flag(args, "all");
+    act_fn act;
 
     if (ways != 1) {
         control_reply_error(r, "usage", "say which: exactly one of ids, user, target and all");
         return;
     }
+    if (args_flag(args, "cancel") &&
+        (args_get(args, "in")->is_set || args_get(args, "reason")->is_set)) {
+        control_reply_error(r, "usage", "cancel goes with neither in nor reason");
+        return;
+    }
+    act = args_flag(args, "cancel") ? cancel_one : end_one;
     rows = json_array();
     copy_arg(f.user, sizeof(f.user), r, "user");
     copy_arg(f.target, sizeof(f.target), r, "target");
     if (args_get(args, "ids")->is_set)
-        act_on_ids(r, args_get(args, "ids")->json, end_one, rows);
-    else if (!act_on_live(r, &f, end_one, rows)) {
+        act_on_ids(r, args_get(args, "ids")->json, act, rows);
+    else if (!act_on_live(r, &f, act, rows)) {
         json_decref(rows);
         rows = NULL; /* no memory */
     }

@@ -122,6 +122,7 @@ static const struct argument args_session_end[] = {
     ARG("all", ARG_BOOL, "all sessions"),
     ARG_RANGE("reason", ARG_TEXT, 0, 200, "told to the user"),
     ARG_RANGE("in", ARG_DURATION, 0, WEEK_S, "end them so much later; users are told now"),
+    ARG("cancel", ARG_BOOL, "an end that was announced with `in` will not be"),
     ARG("dry_run", ARG_BOOL, "say which, end none"),
     END,
 };

@@ -121,12 +121,18 @@ static json_t *json_channels(const char *channels)
 
 static void set_end(json_t *o, const struct session_info *s, bool is_ended)
 {
+    bool is_planned = !is_ended && s->planned_wall_us;
+
     json_object_set_new(o, "endReason",
                         is_ended ? json_string(end_reason_name(s->end_reason)) : json_null());
     json_object_set_new(o, "endedBy",
                         is_ended ? control_json_text_or_null(s->ended_by) : json_null());
     json_object_set_new(o, "endText",
                         is_ended ? control_json_text_or_null(s->end_text) : json_null());
+    json_object_set_new(o, "endsAt",
+                        is_planned ? control_json_time(s->planned_wall_us) : json_null());
+    json_object_set_new(o, "endsBy",
+                        is_planned ? control_json_text_or_null(s->planned_by) : json_null());
 }
 
 static void set_client(json_t *o, const struct session_info *s)

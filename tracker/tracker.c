@@ -22,7 +22,8 @@
 
 /* Totals of busy sessions go to the store this often, so that a row closed as broker-lost is close
  * to the truth. */
-#define CHECKPOINT_S 10
+#define CHECKPOINT_S   10
+#define PLANNED_MAX_MS (8 * 86400 * 1000LL) /* `--in` goes to a week */
 
 struct tracked {
     TAILQ_ENTRY(tracked) entry;
@@ -33,12 +34,9 @@ struct tracked {
     struct event *timer;        /* owned; armed for the nearest deadline */
     void *relay;                /* not owned; NULL once closed */
     int64_t started_mono_ms;
-    int64_t end_at_mono_ms; /* an end that was announced with --in; 0: none */
-    enum end_reason planned_reason;
-    char planned_author[NAME_MAX_LEN + 16];
-    char planned_text[SESSION_TEXT_MAX];
-    uint64_t saved_bytes; /* in + out at the last checkpoint */
-    bool end_asked;       /* END was sent; reason, author and text in info stay */
+    int64_t planned_mono_ms; /* when info's announced end is due; 0: none */
+    uint64_t saved_bytes;    /* in + out at the last checkpoint */
+    bool end_asked;          /* END was sent; reason, author and text in info stay */
 };
 TAILQ_HEAD(tracked_list, tracked);
 
@@ -180,8 +178,8 @@ static void tracked_arm(struct tracked *s)
         event_del(s->timer);
         return;
     }
-    if (s->end_at_mono_ms)
-        nearest(&due, s->end_at_mono_ms);
+    if (s->planned_mono_ms)
+        nearest(&due, s->planned_mono_ms);
     if (p->max_duration)
         nearest(&due, s->started_mono_ms + (int64_t)p->max_duration * 1000);
     if (s->info.state != SESSION_CONNECTING) {
@@ -250,8 +248,8 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
     int64_t idle_ms = now - last;
 
     (void)fd, (void)what;
-    if (s->end_at_mono_ms && now >= s->end_at_mono_ms) {
-        tracked_end(s, s->planned_reason, s->planned_author, s->planned_text);
+    if (s->planned_mono_ms && now >= s->planned_mono_ms) {
+        tracked_end(s, s->info.planned_reason, s->info.planned_by, s->info.planned_text);
         return;
     }
     if (p->max_duration && now - s->started_mono_ms >= (int64_t)p->max_duration * 1000) {
@@ -450,6 +448,16 @@ int tracker_open(struct tracker *t, struct session_info *info, const struct poli
     return 0;
 }
 
+/* When an announced end is due; never 0, and bounded, whatever the clock on the wall did. */
+static int64_t planned_mono(int64_t wall_us, int64_t now)
+{
+    int64_t in_ms = (wall_us - clock_wall_us()) / 1000;
+
+    if (in_ms < 0)
+        in_ms = 0;
+    return now + (in_ms < PLANNED_MAX_MS ? in_ms : PLANNED_MAX_MS) + 1;
+}
+
 int tracker_adopt(struct tracker *t, uint64_t id, const struct policy *policy,
                   struct activity_page *page, void *relay)
 {
@@ -480,6 +488,8 @@ int tracker_adopt(struct tracker *t, uint64_t id, const struct policy *policy,
         s->started_mono_ms = 0;
     if (s->info.state == SESSION_DISCONNECTED)
         s->info.state = SESSION_ACTIVE;
+    if (s->info.planned_wall_us) /* by the clock on the wall: it ran on while nobody was here */
+        s->planned_mono_ms = planned_mono(s->info.planned_wall_us, now);
     s->info.is_warned = atomic_load(&page->flags) & ACTIVITY_FLAG_WARNED;
     if (s->info.state == SESSION_IDLE && !(atomic_load(&page->flags) & ACTIVITY_FLAG_IDLE))
         s->info.state = SESSION_ACTIVE;
@@ -693,6 +703,14 @@ size_t tracker_count_user(const struct tracker *t, const char *user)
     return n;
 }
 
+/* An end was announced or is not any more: say, keep and wait for it. */
+static void tracked_planned(struct tracked *s)
+{
+    store_session_update(s->tracker->store, &s->info);
+    tracked_announce(s, false);
+    tracked_arm(s);
+}
+
 int tracker_end(struct tracker *t, uint64_t id, enum end_reason reason, const char *author,
                 const char *text, uint32_t in_s)
 {
@@ -712,12 +730,27 @@ int tracker_end(struct tracker *t, uint64_t id, enum end_reason reason, const ch
     cause = strstr(sentence, ": ");
     snprintf(notice, sizeof(notice), "You will be disconnected in %s%s",
              text_duration_words(words, sizeof(words), in_s), cause ? cause : "");
-    s->end_at_mono_ms = clock_mono_ms() + (int64_t)in_s * 1000;
-    s->planned_reason = reason;
-    text_copy(s->planned_author, sizeof(s->planned_author), author);
-    text_copy(s->planned_text, sizeof(s->planned_text), text);
+    s->planned_mono_ms = clock_mono_ms() + (int64_t)in_s * 1000;
+    s->info.planned_wall_us = clock_wall_us() + (int64_t)in_s * 1000000;
+    s->info.planned_reason = reason;
+    text_copy(s->info.planned_by, sizeof(s->info.planned_by), author);
+    text_copy(s->info.planned_text, sizeof(s->info.planned_text), text);
     t->ops.notice(s->relay, true, notice);
-    tracked_arm(s);
+    tracked_planned(s);
+    return 0;
+}
+
+int tracker_cancel_end(struct tracker *t, uint64_t id)
+{
+    struct tracked *s = tracked_find(t, id);
+
+    if (!s || s->end_asked || !s->planned_mono_ms)
+        return ERR_NOT_FOUND;
+    s->planned_mono_ms = s->info.planned_wall_us = 0;
+    s->info.planned_reason = END_NONE;
+    s->info.planned_by[0] = s->info.planned_text[0] = '\0';
+    t->ops.notice(s->relay, false, "You will not be disconnected: the announced end was cancelled");
+    tracked_planned(s);
     return 0;
 }
 

@@ -75,9 +75,12 @@ size_t tracker_count(const struct tracker *t);
 size_t tracker_count_user(const struct tracker *t, const char *user);
 
 /* End with a notice, now or in `in_s` seconds (the user is told at once that it will). author as in
- * session_info.ended_by; text: the reason an admin gave, may be "". ERR_NOT_FOUND when not live. */
+ * session_info.ended_by; text: the reason an admin gave, may be "". A later announcement takes the
+ * place of the one before; it outlives the daemon. ERR_NOT_FOUND when not live. */
 MUST_CHECK int tracker_end(struct tracker *t, uint64_t id, enum end_reason reason,
                            const char *author, const char *text, uint32_t in_s);
+/* An announced end will not be, and the user is told. ERR_NOT_FOUND when not live or none was. */
+MUST_CHECK int tracker_cancel_end(struct tracker *t, uint64_t id);
 MUST_CHECK int tracker_message(struct tracker *t, uint64_t id, const char *author,
                                const char *text);
 

@@ -1,6 +1,6 @@
 /*
  * `session end`: first asks the daemon what would end, shows it, asks the person, and then ends
- * exactly those.
+ * exactly those. `--cancel` takes announced ends back, without a question.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,6 +161,25 @@ static int end_previewed(struct cli *cli, json_t *preview)
     return rc;
 }
 
+static int cancel(struct cli *cli, json_t *args)
+{
+    json_t *results = NULL;
+    int rc;
+
+    if (cli_has(cli, "in") || cli_has(cli, "reason")) {
+        json_decref(args);
+        return cli_usage(cli, "--cancel goes with neither --in nor --reason");
+    }
+    json_object_set_new(args, "cancel", json_true());
+    cli_put_option(cli, args, "dry-run");
+    rc = cli_call(cli, "session end", args, &results);
+    if (rc != CLI_DONE)
+        return rc;
+    rc = session_print_results(cli, results, cli->args.operand_count > 0);
+    json_decref(results);
+    return rc;
+}
+
 int cmd_session_end(struct cli *cli)
 {
     json_t *args = selection(cli), *preview = NULL;
@@ -168,6 +187,8 @@ int cmd_session_end(struct cli *cli)
 
     if (!args)
         return CLI_USAGE;
+    if (cli_has(cli, "cancel"))
+        return cancel(cli, args);
     if (!cli_has(cli, "yes") && !cli_has(cli, "dry-run") && !prompt_is_possible()) {
         json_decref(args);
         return cli_usage(cli, "there is no terminal to ask on: add -y to end sessions without a "

@@ -271,7 +271,8 @@ int cmd_session_stats(struct cli *cli)
 
 int session_print_results(struct cli *cli, json_t *rows, bool are_named)
 {
-    static const char *const good[] = {"ended", "scheduled", "would-end", "sent"};
+    static const char *const good[] = {"ended", "scheduled", "would-end",
+                                       "sent",  "cancelled", "would-cancel"};
     size_t failed = 0;
     int rc;
 

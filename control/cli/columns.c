@@ -27,6 +27,8 @@ static const struct column session_list[] = {
     {"IDLE", "idleSeconds", COLUMN_SECONDS, COLUMN_SPARE2},
     {"ACTIVITY", "lastActivity", COLUMN_TIME, COLUMN_DETAIL},
     {"STATUS", "status", COLUMN_TEXT, 0},
+    {"ENDS", "endsAt", COLUMN_TIME, COLUMN_RARE},
+    {"ENDSBY", "endsBy", COLUMN_TEXT, COLUMN_DETAIL},
     {"IN", "bytesIn", COLUMN_BYTES, COLUMN_WIDE},
     {"OUT", "bytesOut", COLUMN_BYTES, COLUMN_WIDE},
     {"CHANNELS", "channels", COLUMN_LIST, COLUMN_DETAIL},

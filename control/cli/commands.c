@@ -63,6 +63,7 @@ static const struct cli_option session_end_options[] = {
     {"all", 'a', VALUE_NONE, NULL, NULL, "All sessions."},
     {"reason", 'r', VALUE_TEXT, "TEXT", NULL, "What the users are told, and the history."},
     {"in", 0, VALUE_DURATION, "DURATION", NULL, "End them later, with a warning now."},
+    {"cancel", 0, VALUE_NONE, NULL, NULL, "Take back ends that were announced with --in."},
     {"dry-run", 'n', VALUE_NONE, NULL, NULL, "Only show what would end."},
     END,
 };

@@ -202,9 +202,22 @@ static size_t terminal_width(FILE *stream)
     return 80;
 }
 
-static bool is_shown(const struct cli *cli, const struct column *column, bool with_history)
+static bool has_value(const json_t *rows, const char *key)
+{
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *value = json_object_get(json_array_get(rows, i), key);
+        if (value && !json_is_null(value))
+            return true;
+    }
+    return false;
+}
+
+static bool is_shown(const struct cli *cli, const struct column *column, const json_t *rows,
+                     bool with_history)
 {
     if (column->flags & COLUMN_DETAIL)
+        return false;
+    if ((column->flags & COLUMN_RARE) && !has_value(rows, column->key))
         return false;
     if ((column->flags & COLUMN_HISTORY) && with_history)
         return true;
@@ -406,7 +419,7 @@ void output_table(struct cli *cli, FILE *stream, const struct columns *columns, 
     struct plan p = {.column_count = 0};
 
     for (const struct column *c = columns->list; c->head && p.column_count < PLAN_COLUMNS; c++) {
-        if (is_shown(cli, c, with_history))
+        if (is_shown(cli, c, rows, with_history))
             p.columns[p.column_count++] = c;
     }
     if (plan_fill(&p, cli, rows)) {

@@ -33,6 +33,7 @@ enum column_kind {
 #define COLUMN_SPARE1  16U /* left out when the terminal is narrow: these first, then the next */
 #define COLUMN_SPARE2  32U
 #define COLUMN_SPARE3  64U
+#define COLUMN_RARE    128U /* only when a row has a value for it */
 
 struct column {
     const char *head; /* in tables; also what --sort takes */

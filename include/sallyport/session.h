@@ -101,7 +101,12 @@ struct session_info {
     uint64_t bytes_in; /* user to target, payload after decryption */
     uint64_t bytes_out;
     bool is_warned;
-    int32_t relay_pid; /* 0 when ended */
+    /* An end that was announced (`session end --in`): when, and as those above then. 0: none. */
+    int64_t planned_wall_us;
+    enum end_reason planned_reason;
+    char planned_by[NAME_MAX_LEN + 16];
+    char planned_text[SESSION_TEXT_MAX]; /* the reason an admin gave, may be "" */
+    int32_t relay_pid;                   /* 0 when ended */
 };
 
 #endif

@@ -24,7 +24,8 @@ FIELDS = {"id": str, "user": str, "account": str, "resourceName": str, "resource
           "durationSeconds": int, "status": str, "idleSeconds": int, "lastActivity": str,
           "device": str, "ipAddress": str, "port": int, "location": str, "bytesIn": int,
           "bytesOut": int, "channels": list, "endReason": type(None), "endedBy": type(None),
-          "endText": type(None), "recording": str, "flags": list, "node": str}
+          "endText": type(None), "endsAt": type(None), "endsBy": type(None),
+          "recording": str, "flags": list, "node": str}
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 STRANGER, LINKED = 54321, 54322
 
@@ -308,6 +309,28 @@ def test_end_later(proxy, live):
     assert proxy.sessions()[0]["status"] == "active"
     t.expect("You have been disconnected: ")
     assert 2 < time.monotonic() - start < 10
+    assert proxy.wait_history(1)[0]["endReason"] == "admin-ended"
+
+
+def test_end_later_is_seen_taken_back_and_not_forgotten(proxy, live):
+    t = live()[0]
+    proxy.do("end", "1", "-y", "--in", "1h", "--reason", "update")
+    t.expect("will be disconnected in 1 hour")
+    row = proxy.sessions()[0]
+    assert row["endsAt"] and row["endsBy"].startswith("admin ")
+    assert "ENDS" in proxy.ctl("ls").stdout
+    assert proxy.ctl("end", "--cancel", "1", "--in", "2h").returncode == 2
+    r = proxy.ctl("-o", "json", "end", "--cancel", "1")
+    assert r.returncode == 0 and json.loads(r.stdout)[0]["result"] == "cancelled", r.stderr
+    t.expect("You will not be disconnected")
+    assert proxy.ctl("end", "--cancel", "1").returncode == 3  # none is announced any more
+    assert proxy.sessions()[0]["endsAt"] is None and "ENDS" not in proxy.ctl("ls").stdout
+    proxy.do("end", "1", "-y", "--in", "8s", "--reason", "update")
+    proxy.stop()
+    proxy.start()
+    proxy.wait_sessions(1, "active")
+    assert proxy.sessions()[0]["endsAt"]
+    t.expect("You have been disconnected: ")
     assert proxy.wait_history(1)[0]["endReason"] == "admin-ended"
 
 

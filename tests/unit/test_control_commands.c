@@ -194,6 +194,11 @@ static void sessions_are_ended(void **state)
     expect_results(f, e, "session end", "{\"user\":\"alice\",\"in\":\"10m\"}", "1=scheduled");
     assert_int_equal(f->ends, 1);
     assert_int_equal(f->notices, 1); /* told at once that it will */
+    expect_results(f, e, "session end", "{\"ids\":[1],\"cancel\":true,\"dry_run\":true}",
+                   "1=would-cancel");
+    expect_results(f, e, "session end", "{\"ids\":[1],\"cancel\":true}", "1=cancelled");
+    assert_int_equal(f->notices, 2);
+    expect_results(f, e, "session end", "{\"ids\":[1],\"cancel\":true}", "1=not-announced");
     expect_results(f, e, "session end", "{\"user\":\"nobody\"}", "");
     expect_results(f, e, "session end", "{\"target\":\"web01\"}", "1=ended");
     end_session(f, 1);

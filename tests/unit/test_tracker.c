@@ -281,6 +281,32 @@ static void end_in_announces_then_ends(void **state)
     activity_unmap(page);
 }
 
+static void an_announced_end_can_be_taken_back(void **state)
+{
+    struct fixture *f = *state;
+    struct policy p;
+    struct fake_relay relay = {0};
+    struct activity_page *page;
+    struct session_info now;
+    uint64_t id;
+
+    policy_defaults(&p);
+    id = open_session(f, &p, &relay, &page);
+    tracker_ready(f->tracker, id);
+    assert_int_equal(tracker_cancel_end(f->tracker, id), ERR_NOT_FOUND); /* none was */
+    assert_int_equal(tracker_end(f->tracker, id, END_ADMIN_ENDED, "admin root", "work", 3600), 0);
+    assert_int_equal(tracker_get(f->tracker, id, &now), 0);
+    assert_true(now.planned_wall_us > clock_wall_us());
+    assert_string_equal(now.planned_by, "admin root");
+    assert_int_equal(tracker_cancel_end(f->tracker, id), 0);
+    assert_non_null(strstr(relay.text, "will not be disconnected"));
+    assert_int_equal(tracker_get(f->tracker, id, &now), 0);
+    assert_int_equal(now.planned_wall_us, 0);
+    assert_string_equal(now.planned_by, "");
+    assert_int_equal(relay.ends, 0);
+    activity_unmap(page);
+}
+
 static void limits_refuse(void **state)
 {
     struct fixture *f = *state;
@@ -412,6 +438,7 @@ int main(void)
         TEST(running_command_is_not_idle),
         TEST(maximum_duration_ends_an_active_one),
         TEST(end_in_announces_then_ends),
+        TEST(an_announced_end_can_be_taken_back),
         TEST(limits_refuse),
         TEST(totals_survive_the_relay),
         TEST(restart_adopts_or_closes),

@@ -177,6 +177,11 @@ const struct schema_step schema_steps[] = {
      " END;"
      "ALTER TABLE events ADD COLUMN detail TEXT NOT NULL DEFAULT '';" /* a JSON object, or '' */
      "CREATE INDEX events_session ON events (session_id, id) WHERE session_id <> 0;"},
+    {3, /* an end that was announced */
+     "ALTER TABLE sessions ADD COLUMN planned_wall_us INTEGER NOT NULL DEFAULT 0;"
+     "ALTER TABLE sessions ADD COLUMN planned_reason TEXT NOT NULL DEFAULT 'none';"
+     "ALTER TABLE sessions ADD COLUMN planned_by TEXT NOT NULL DEFAULT '';"
+     "ALTER TABLE sessions ADD COLUMN planned_text TEXT NOT NULL DEFAULT '';"},
 };
 const size_t schema_step_count = sizeof(schema_steps) / sizeof(schema_steps[0]);
 

@@ -36,18 +36,22 @@
     X(18, bytes_in, INT)              \
     X(19, bytes_out, INT)             \
     X(20, is_warned, INT)             \
-    X(21, relay_pid, INT)
+    X(21, relay_pid, INT)             \
+    X(22, planned_wall_us, INT)       \
+    X(23, planned_reason, REASON)     \
+    X(24, planned_by, TEXT)           \
+    X(25, planned_text, TEXT)
 #define SESSION_END_FIELDS(X) \
-    X(22, end_reason, REASON) \
-    X(23, ended_by, TEXT)     \
-    X(24, end_text, TEXT)     \
-    X(25, ended_wall_us, INT)
+    X(26, end_reason, REASON) \
+    X(27, ended_by, TEXT)     \
+    X(28, end_text, TEXT)     \
+    X(29, ended_wall_us, INT)
 #define SESSION_FIELDS(X) SESSION_OPEN_FIELDS(X) SESSION_LIVE_FIELDS(X) SESSION_END_FIELDS(X)
 
-#define SESSION_PARAM_ID       26
-#define SESSION_COL_ID         25
-#define SESSION_COL_IS_OPEN    26
-#define SESSION_COL_RECORDINGS 27
+#define SESSION_PARAM_ID       30
+#define SESSION_COL_ID         29
+#define SESSION_COL_IS_OPEN    30
+#define SESSION_COL_RECORDINGS 31
 
 #define FIELD_NAME(n, member, kind)  #member ", "
 #define FIELD_PARAM(n, member, kind) "?" #n ", "
@@ -197,10 +201,10 @@
     X(SQL_SESSION_OPEN, "INSERT INTO sessions (" SESSION_FIELDS(                                   \
                             FIELD_NAME) "is_open) VALUES (" SESSION_FIELDS(FIELD_PARAM) "1)")      \
     X(SQL_SESSION_UPDATE, "UPDATE sessions SET " SESSION_LIVE_FIELDS(                              \
-                              FIELD_SET) "is_open = 1 WHERE id = ?26 AND is_open = 1")             \
+                              FIELD_SET) "is_open = 1 WHERE id = ?30 AND is_open = 1")             \
     X(SQL_SESSION_END,                                                                             \
       "UPDATE sessions SET " SESSION_LIVE_FIELDS(FIELD_SET) SESSION_END_FIELDS(                    \
-          FIELD_SET) "is_open = 0 WHERE id = ?26 AND (is_open = 1 OR end_reason = "                \
+          FIELD_SET) "is_open = 0 WHERE id = ?30 AND (is_open = 1 OR end_reason = "                \
                      "'broker-lost')")                                                             \
     X(SQL_SESSION_REOPEN,                                                                          \
       "UPDATE sessions SET is_open = 1, state = 'active', end_reason = 'none', ended_by = '', "    \

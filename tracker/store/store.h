@@ -29,7 +29,7 @@
 
 struct store;
 
-#define STORE_SCHEMA_VERSION  2
+#define STORE_SCHEMA_VERSION  3
 #define STORE_POLICY_TEXT_MAX 1024
 #define STORE_DETAIL_MAX      2048
 #define STORE_HASH_MAX        384 /* CRYPT_OUTPUT_SIZE */
