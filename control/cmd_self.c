@@ -171,8 +171,12 @@ void control_do_self_key_add(struct request *r)
 
     if (!is_somebody(r))
         return;
-    if (store_user_get(r->control->store, r->caller.user, &user) == 0 &&
-        user.key_count >= SELF_KEYS_MAX)
+    if (r->client->peer.is_guest && r->client->peer.guest.may_not_add_keys)
+        control_reply_error(r, "not_permitted",
+                            "you logged in by a certificate: a key that stays is registered by an "
+                            "admin, or from a login by password or key");
+    else if (store_user_get(r->control->store, r->caller.user, &user) == 0 &&
+             user.key_count >= SELF_KEYS_MAX)
         control_reply_error(r, "full", "you have %d keys already; remove one first", SELF_KEYS_MAX);
     else
         control_do_user_key_add(r);

@@ -132,7 +132,8 @@ struct control_guest {
     char user[65];
     char source[64];  /* the client's address */
     char address[96]; /* what the client connected to, as the relay says: for `self config` only */
-    bool may_have_role; /* the rights of the user's role; without it those of any user */
+    bool may_have_role;    /* the rights of the user's role; without it those of any user */
+    bool may_not_add_keys; /* the login ends by itself: by a certificate */
 };
 
 /* Serve a connected stream socket whose other end speaks for the guest. fd is owned from here.

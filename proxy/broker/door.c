@@ -26,6 +26,7 @@
 #include "proxy/broker/door_exec.h"
 #include "proxy/broker/links_parts.h"
 #include "proxy/broker/program.h"
+#include "proxy/broker/ticket.h"
 #include "tracker/store/store.h"
 
 #define COMMANDS_MAX      32 /* at once, in all: half of what the control socket serves */
@@ -282,7 +283,8 @@ static void note(struct relay_link *l, const struct door_line *line, size_t used
 static int connect_control(struct relay_link *l, const struct link_door *asked, bool is_admin,
                            int *theirs)
 {
-    struct control_guest guest = {.may_have_role = is_admin};
+    struct control_guest guest = {.may_have_role = is_admin,
+                                  .may_not_add_keys = l->login.cert_denies & DENY_KEYS};
     int pair[2], r;
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)

@@ -383,15 +383,15 @@ void link_on_auth_password(struct relay_link *l, struct link_message *m, int *fd
 /* ---- keys and certificates ---- */
 
 /* What a certificate does not permit, as far as there is a kind of channel for it. */
-static unsigned denied_by(const struct user_cert *cert)
+static uint32_t denied_by(const struct user_cert *cert)
 {
     static const struct {
-        unsigned permit, channels;
+        uint32_t permit, channels;
     } rows[] = {{CERT_PERMIT_X11, POLICY_CHANNEL_X11},
                 {CERT_PERMIT_AGENT, POLICY_CHANNEL_AGENT},
                 {CERT_PERMIT_FORWARD, POLICY_CHANNEL_FORWARD | POLICY_CHANNEL_REMOTE_FORWARD |
                                           POLICY_CHANNEL_STREAMLOCAL}};
-    unsigned denied = 0;
+    uint32_t denied = 0;
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (!(cert->permits & rows[i].permit))
@@ -429,7 +429,7 @@ static bool cert_fits(struct relay_link *l, const struct link_auth_key *a, char 
         note_refused(l, &cert, why, shown, shown_len);
         return false;
     }
-    l->login.cert_denies = denied_by(&cert);
+    l->login.cert_denies = denied_by(&cert) | DENY_KEYS;
     user_cert_describe(&cert, l->login.how, sizeof(l->login.how));
     return true;
 }

@@ -53,7 +53,7 @@ struct link_login {
     const char *pam_method;       /* static: what is checked by it */
     bool is_answered;             /* something was said to PAM */
     char info[1024];              /* texts of PAM for the next question */
-    unsigned cert_denies;         /* enum policy_channel: what the certificate does not permit */
+    uint32_t cert_denies;         /* as ticket.denies */
     struct event *late;           /* owned: a refusal that is told later */
     char late_text[SESSION_TEXT_MAX];
     enum link_auth late_result;

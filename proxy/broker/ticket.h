@@ -12,12 +12,16 @@
 #include <sallyport/errors.h>
 #include <sallyport/link.h>
 
+/* Beside the kinds of channels in `denies`: the login was by a certificate. What ends by itself may
+ * not make something that does not: no key is registered from it. */
+#define DENY_KEYS (UINT32_C(1) << 31)
+
 struct ticket {
     char user[NAME_MAX_LEN + 1]; /* "" before authentication */
     uint64_t session_id;
     int32_t pid;
     uint32_t attempts;
-    uint32_t denies; /* enum policy_channel: kinds that the login does not permit */
+    uint32_t denies; /* enum policy_channel: kinds that the login does not permit; DENY_KEYS */
     bool has_second_factor;
     /* of a jump only: the relay that carries it, its channel there, and where it may go */
     int32_t outer_pid; /* 0: no jump */
