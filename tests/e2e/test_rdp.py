@@ -4,7 +4,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 
@@ -13,75 +12,12 @@ import pytest
 import harness
 import rdp_peers as peers
 from harness import wait_until
+from rdp_fixtures import *
 
 pytestmark = pytest.mark.skipif(bool(peers.missing()), reason="missing: %s" % peers.missing())
 
-PASSWORD = "S3cret! paß"
-BLUE, RED = (0x33, 0x66, 0x99), (0xaa, 0x22, 0x22)
 GFX = {"legacy": ["-gfx"], "rfx": ["/rfx", "-gfx"], "avc420": ["/gfx:AVC420"],
        "avc444": ["/gfx:AVC444"]}
-
-
-@pytest.fixture(scope="module")
-def place(scratch):
-    return tempfile.mkdtemp(prefix="rdp-", dir=scratch)
-
-
-@pytest.fixture(scope="module")
-def xrdp(place):
-    server = peers.Xrdp(place)
-    try:
-        server.start()
-        server.display.paint("#336699")
-        yield server
-    finally:
-        server.finish()
-
-
-@pytest.fixture(scope="module")
-def shadow(place):
-    server = peers.Shadow(place)
-    try:
-        server.start()
-        server.display.paint("#336699")
-        yield server
-    finally:
-        server.finish()
-
-
-@pytest.fixture(scope="module")
-def screen(place):
-    display = peers.Display(place, "1024x768")
-    yield display
-    display.stop()
-
-
-@pytest.fixture
-def clients():
-    made = []
-    yield made
-    for c in made:
-        c.stop()
-
-
-@pytest.fixture
-def make_rdp(make_proxy):
-    def make(options=None, **kw):
-        options = dict(options or {})
-        port = harness.free_port()
-        options["rdp"] = dict({"enabled": "yes", "listen": "127.0.0.1:%d" % port},
-                              **options.get("rdp", {}))
-        p = make_proxy(options, **kw)
-        p.rdp_port = port
-        p.add_user("alice", password=PASSWORD)
-        return p
-    return make
-
-
-def add_target(p, name, server, *more, auth=("--auth", "password", "--secret-stdin")):
-    p.do("target", "add", name, "--type", "rdp", "--address", server.address, "--account", "bob",
-         *auth, "--accept-new", *more, input="target-secret\n")
-    return p.grant("alice", name)
 
 
 @pytest.fixture
@@ -89,26 +25,6 @@ def proxy(make_rdp, xrdp, shadow):
     p = make_rdp()
     add_target(p, "win01", xrdp)
     return add_target(p, "win02", shadow)
-
-
-def connect(clients, place, screen, p, *extra, login="alice+win01", password=PASSWORD, size=None):
-    c = peers.xfreerdp(place, screen, p.rdp_port, login, password, *extra, size=size)
-    clients.append(c)
-    return c
-
-
-def shows(screen, color, box=None, least=0.98):
-    return wait_until(lambda: screen.picture().share(color, box) >= least,
-                      "the screen is %s" % (color,), every=0.3)
-
-
-def shows_notice(screen):
-    return wait_until(lambda: screen.picture().has_notice(), "a notice on the screen", every=0.2)
-
-
-def ended(p, count=1):
-    wait_until(lambda: p.sessions() == [] and p.relays() == [], "list and relays are empty")
-    return p.wait_history(count)[-1]
 
 
 # ---- sessions ----
@@ -202,19 +118,6 @@ def test_what_may_be_shared(make_rdp, xrdp, clients, place, screen):
     copy_on(xrdp.display, "a secret")
     time.sleep(2)  # nothing to wait for: it must not come
     assert pasted_on(screen) == "unchanged"
-
-
-def copy_on(display, text):
-    subprocess.run(["xclip", "-i", "-selection", "clipboard"], input=text.encode(), check=True,
-                   timeout=20, env=dict(os.environ, **display.env()), stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)  # it stays behind as the owner of the text
-
-
-def pasted_on(display):
-    try:
-        return display.run("xclip", "-o", "-selection", "clipboard", timeout=3).stdout
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def test_two_at_once(proxy, clients, place, screen):
