@@ -369,8 +369,7 @@ uint8_t *cast_event_end(uint8_t *dst)
     return dst + 3;
 }
 
-/* `, "key": "text"` */
-static uint8_t *header_text(uint8_t *to, const char *key, const char *text)
+uint8_t *cast_member(uint8_t *to, const char *key, const char *text)
 {
     struct cast_out out = {.at = to};
 
@@ -424,14 +423,14 @@ uint8_t *cast_header(const struct recording_head *h, size_t *len)
                  h->cols, h->rows, h->started_wall_us / 1000000, h->session_id, h->channel,
                  h->has_pty ? "true" : "false");
     to = header_title(line + n, h);
-    to = header_text(to, "user", h->user);
-    to = header_text(to, "account", h->account);
-    to = header_text(to, "target", h->target);
-    to = header_text(to, "command", h->command);
+    to = cast_member(to, "user", h->user);
+    to = cast_member(to, "account", h->account);
+    to = cast_member(to, "target", h->target);
+    to = cast_member(to, "command", h->command);
     if (h->term && *h->term) {
         memcpy(to, ", \"env\": {", 10);
         /* the first member has no comma before it */
-        uint8_t *member = to + 10, *after = header_text(member, "TERM", h->term);
+        uint8_t *member = to + 10, *after = cast_member(member, "TERM", h->term);
         memmove(member, member + 2, (size_t)(after - member) - 2);
         to = after - 2;
         *to++ = '}';

@@ -20,6 +20,8 @@
 
 #include <sallyport/text.h>
 
+#include "tracker/recording/desktop.h"
+
 #define READ_CHUNK (64 * 1024)
 #define NOTICE_MAX 160
 
@@ -51,7 +53,8 @@ struct recording_reader {
     uint64_t offset;   /* of the next one, in the file */
     uint8_t chain[RECORDING_CHAIN_LEN];
     int64_t last_ms;
-    uint64_t bytes[2]; /* output, stderr */
+    uint64_t last_us;  /* of a desktop's last record */
+    uint64_t bytes[2]; /* output, stderr; of a desktop: of its TARGET records, none */
 
     bool is_lost; /* after damage: number, place and chain of the next are taken as they are */
     bool is_done;
@@ -154,7 +157,7 @@ static bool chain_fits(const struct recording_reader *r, const struct container_
 }
 
 /* Hash, number, place and chain of a segment. False: it must not be played. */
-static bool segment_check(struct recording_reader *r, const struct container_segment *s)
+static bool is_segment_good(struct recording_reader *r, const struct container_segment *s)
 {
     const struct container_trailer *t = &s->trailer;
     uint8_t hash[RECORDING_CHAIN_LEN];
@@ -206,6 +209,23 @@ static const char *segment_decode(struct recording_reader *r, const struct conta
     return NULL;
 }
 
+/* The first record of a desktop: its facts stand for the header line. */
+static const char *take_facts(struct recording_reader *r)
+{
+    struct cursor plain = cursor_of(r->plain, r->plain_len);
+    struct desktop_record facts;
+    size_t len;
+
+    if (desktop_next(&plain, &facts) != PARSE_OK || facts.type != DESKTOP_FACTS)
+        return "it does not begin with its facts";
+    len = cursor_left(&facts.body);
+    if (len < 2 || facts.body.at[0] != '{' || facts.body.at[len - 1] != '}' ||
+        memchr(facts.body.at, 0, len))
+        return "its facts are malformed";
+    r->header = strndup((const char *)facts.body.at, len);
+    return r->header ? NULL : "there is not enough memory for it";
+}
+
 /* The first segment: head, and the header line of its text. */
 static const char *take_head(struct recording_reader *r, const struct container_segment *s)
 {
@@ -214,6 +234,8 @@ static const char *take_head(struct recording_reader *r, const struct container_
 
     if (container_head(s->head, &r->head) != PARSE_OK)
         return "its head is malformed";
+    if (recording_reader_is_desktop(r))
+        return take_facts(r);
     if (len < 2 || r->plain[0] != '{' || nl[-1] != '}' || memchr(r->plain, 0, len))
         return "it has no header line";
     r->header = strndup((const char *)r->plain, len);
@@ -229,7 +251,7 @@ static void segment_begin(struct recording_reader *r, const struct container_seg
     r->plain_at = r->plain_len = 0;
     r->event = 0;
     r->side = s->side;
-    if (!segment_check(r, s))
+    if (!is_segment_good(r, s))
         return;
     if (!r->header && !s->head.at)
         wrong = "it has no head";
@@ -430,7 +452,19 @@ static void check_end(struct recording_reader *r)
     r->has_notice = false;
 }
 
-int recording_reader_next(struct recording_reader *r, struct recording_event *e)
+/* On to the next segment: 1 something may be there, 0 that was all, negative: error. */
+static int advance(struct recording_reader *r)
+{
+    int n = segment_next(r);
+
+    if (n == 0 && !r->has_notice) {
+        check_end(r);
+        return 0;
+    }
+    return n < 0 ? n : 1;
+}
+
+static int next_line(struct recording_reader *r, struct recording_event *e)
 {
     for (;;) {
         int n;
@@ -450,14 +484,88 @@ int recording_reader_next(struct recording_reader *r, struct recording_event *e)
             return 1;
         if (r->has_notice)
             continue;
-        n = segment_next(r);
-        if (n < 0)
+        n = advance(r);
+        if (n <= 0)
             return n;
-        if (n == 0 && !r->has_notice) {
-            check_end(r);
-            return 0;
-        }
     }
+}
+
+/* ---- records of a desktop ---- */
+
+bool recording_reader_is_desktop(const struct recording_reader *r)
+{
+    return r->head.flags & CONTAINER_DESKTOP;
+}
+
+/* The next record of the segment that plays: 1 a record, 0 none. */
+static int record_next(struct recording_reader *r, struct desktop_record *out)
+{
+    struct cursor c = cursor_of(r->plain + r->plain_at, r->plain_len - r->plain_at);
+
+    if (r->plain_at >= r->plain_len)
+        return 0;
+    if (desktop_next(&c, out) != PARSE_OK) {
+        set_damage(r, r->sequence, "a record in it is malformed");
+        r->plain_at = r->plain_len;
+        return 0;
+    }
+    r->plain_at = (size_t)(c.at - r->plain);
+    if (out->at_us < r->last_us)
+        out->at_us = r->last_us;
+    r->last_us = out->at_us;
+    r->last_ms = (int64_t)(out->at_us / 1000);
+    if (out->type == DESKTOP_TARGET)
+        r->bytes[0] += cursor_left(&out->body);
+    return 1;
+}
+
+int recording_reader_next_record(struct recording_reader *r, struct desktop_record *out)
+{
+    for (;;) {
+        int n;
+
+        if (r->has_notice) {
+            r->has_notice = false;
+            *out = (struct desktop_record){
+                .type = DESKTOP_NOTICE,
+                .flags = DESKTOP_DAMAGED,
+                .at_us = r->last_us,
+                .body = cursor_of(r->notice, strlen(r->notice)),
+            };
+            return 1;
+        }
+        if (record_next(r, out))
+            return 1;
+        if (r->has_notice)
+            continue;
+        n = advance(r);
+        if (n <= 0)
+            return n;
+    }
+}
+
+static int next_notice(struct recording_reader *r, struct recording_event *e)
+{
+    struct desktop_record record;
+    int n;
+
+    do
+        n = recording_reader_next_record(r, &record);
+    while (n > 0 && record.type != DESKTOP_NOTICE);
+    if (n > 0)
+        *e = (struct recording_event){
+            .at_s = (double)record.at_us / 1e6,
+            .kind = RECORDING_EVENT_NOTICE,
+            .data = record.body.at,
+            .len = cursor_left(&record.body),
+            .author = "",
+        };
+    return n;
+}
+
+int recording_reader_next(struct recording_reader *r, struct recording_event *e)
+{
+    return recording_reader_is_desktop(r) ? next_notice(r, e) : next_line(r, e);
 }
 
 enum recording_end recording_reader_end(const struct recording_reader *r, uint64_t *frame,
@@ -497,8 +605,8 @@ static uint16_t clamp_size(uint16_t v)
 
 void recording_reader_size(const struct recording_reader *r, uint16_t *cols, uint16_t *rows)
 {
-    *cols = clamp_size(r->head.cols);
-    *rows = clamp_size(r->head.rows);
+    *cols = recording_reader_is_desktop(r) ? r->head.cols : clamp_size(r->head.cols);
+    *rows = recording_reader_is_desktop(r) ? r->head.rows : clamp_size(r->head.rows);
 }
 
 void recording_reader_close(struct recording_reader *r)

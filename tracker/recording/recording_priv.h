@@ -33,12 +33,15 @@
 #define SIDE_STDERR 2
 #define SIDE_AUTHOR 3
 
+#define CONTAINER_PTY     0x01 /* the channel has a pty */
+#define CONTAINER_DESKTOP 0x02 /* RDP: the plain bytes are desktop.h's records */
+
 struct container_head {
-    uint8_t flags; /* bit 0: has a pty */
+    uint8_t flags; /* CONTAINER_ */
     uint64_t session_id;
     uint32_t channel;
     int64_t started_wall_us;
-    uint16_t cols, rows;
+    uint16_t cols, rows; /* of a desktop: width and height */
 };
 
 struct container_trailer {
@@ -132,6 +135,9 @@ void side_log_event_end(struct side_log *side);
 void side_log_stderr(struct side_log *side, uint32_t event);
 void side_log_author(struct side_log *side, uint32_t event, const char *author, size_t len);
 
+/* `, "key": "text"`, nothing for an empty text; returns the new end. */
+uint8_t *cast_member(uint8_t *dst, const char *key, const char *text);
+
 /* `[1.234, "o", "`; returns the new end. */
 uint8_t *cast_event_begin(uint8_t *dst, int64_t ms, char code);
 uint8_t *cast_event_end(uint8_t *dst);
@@ -150,6 +156,68 @@ struct cast_event {
 bool cast_parse_event(struct cursor line, struct cast_event *e, uint8_t *data, size_t data_cap);
 /* "80x24", clamped. */
 bool cast_parse_size(const uint8_t *data, size_t len, uint16_t *cols, uint16_t *rows);
+
+/* ---- segment.c: the writing end of the container ---- */
+
+#define SEGMENT_SIDE_BYTES (128 * 1024)
+
+struct frame_memory;
+struct ZSTD_CCtx_s;
+
+struct segment_writer {
+    int fd;
+    int failed; /* errno; 0: good */
+    bool is_closed;
+    struct container_head head;
+    recording_frame_fn on_frame;
+    void *arg;
+
+    /* time */
+    bool is_started;
+    int64_t start_ms; /* of the first event, on the caller's clock */
+    int64_t last_ms;  /* of the last one, since then */
+
+    /* the chain */
+    uint64_t sequence; /* of the last frame written */
+    uint64_t file_len;
+    uint8_t chain[RECORDING_CHAIN_LEN];
+
+    /* the open frame */
+    struct frame_memory *m;
+    size_t m_len;
+    struct ZSTD_CCtx_s *compressor; /* in the mapping; NULL until its first frame */
+    bool is_open;
+    int64_t opened_ms;
+    int64_t kept_until_ms; /* no frame open, mapping kept until then */
+    int64_t opened_wall_us;
+    int level;         /* of the compressor, as the caller wants it */
+    uint8_t *plain;    /* RECORDING_FRAME_BYTES, while there is memory: the caller writes here, */
+    size_t plain_len;  /* and counts, */
+    size_t packed_len; /* of the last frame, compressed */
+    uint32_t event_count;
+    struct side_log side;
+};
+
+/* fd is owned from here. */
+void segment_init(struct segment_writer *w, int fd, const struct container_head *head,
+                  recording_frame_fn on_frame, void *arg);
+void segment_finish(struct segment_writer *w); /* closes the descriptor */
+void segment_release(struct segment_writer *w);
+/* Returns ERR_SYSTEM, with errno. */
+int segment_fail(struct segment_writer *w, int error);
+/* Whether anything may still be written; 0 or ERR_SYSTEM. */
+MUST_CHECK int segment_check(struct segment_writer *w);
+/* Milliseconds since the first event; never goes back. */
+int64_t segment_time(struct segment_writer *w, int64_t now_ms);
+MUST_CHECK int segment_open(struct segment_writer *w, int64_t now_ms);
+/* Put the whole segment together, hash it and write it. The frame is over afterwards; it must have
+ * been open. */
+MUST_CHECK int segment_write(struct segment_writer *w, const struct container_end *end);
+/* The same for a frame that is full: its memory waits for the next one. */
+MUST_CHECK int segment_write_full(struct segment_writer *w, int64_t now_ms);
+bool segment_is_old(const struct segment_writer *w, int64_t now_ms);
+/* Milliseconds until there is something to do, -1: nothing. Gives memory back that was kept. */
+int64_t segment_due(struct segment_writer *w, int64_t now_ms);
 
 /* ---- input.c ---- */
 

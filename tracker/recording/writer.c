@@ -1,35 +1,18 @@
 /*
- * The writer of a recording: gathers events as asciicast text in the open frame, and when that is
- * full or old compresses it, adds side records, hash and chain, and hands the segment to one
- * write(). It runs in the relay, under its filter: write(), mmap() and munmap() are all it calls.
- * It never seeks, truncates or opens. A failed write is final: errno is kept and every later call
- * returns it.
- *
- * Memory: everything a frame needs (text, side records, outgoing segment, compressor) is one
- * mapping that is made with the frame's first byte and unmapped at its end, so that an idle
- * recording holds a few hundred bytes. In bulk, when frames are closed because they are full, the
- * mapping stays for the next one, since mapping it anew would cost more than filling it.
+ * The writer of a terminal's recording: gathers events as asciicast text in the open frame of
+ * segment.c, with side records for what asciicast cannot hold. Frames are closed when they are full
+ * or old. It runs in the relay; a failed write is final.
  */
-#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_initStaticCCtx: a compressor in our own mapping */
 #include "tracker/recording/recording_priv.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include <openssl/evp.h>
-#include <zstd.h>
-
-#include <sallyport/clock.h>
-
-#define SIDE_BYTES  (128 * 1024)
-#define OUT_BYTES   (ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES) + SIDE_BYTES + 2048)
 #define LEVEL       1
 #define FLOOD_MS    100 /* a frame that fills faster than this is compressed in haste */
 #define FLOOD_LEVEL (-1)
-#define WINDOW_LOG  16
 #define TYPED_MAX   1024 /* of one event of what somebody else typed */
 #define CHUNK_MIN   2048 /* less room than for this much data: close the frame */
 #define CAP_NOTICE  "output over the cap is not recorded"
@@ -45,50 +28,15 @@ struct stream {
     uint64_t unrecorded;
 };
 
-/* The mapping. Ordered so that what a small frame touches is few pages. */
-struct frame_memory {
-    uint8_t plain[RECORDING_FRAME_BYTES];
-    uint8_t side[SIDE_BYTES];
-    uint8_t out[OUT_BYTES];
-    uint64_t workspace[]; /* the compressor */
-};
-
 struct recording_writer {
-    int fd;
-    int failed; /* errno; 0: good */
-    bool is_closed;
+    struct segment_writer seg;
     bool has_pty;
-    struct container_head head;
     uint8_t *header; /* the asciicast header line, until the first frame took it */
     size_t header_len;
-    recording_frame_fn on_frame;
-    void *arg;
     enum policy_input input;
     struct echo *echo;
     struct stream streams[STREAM_COUNT];
     bool is_over_cap;
-
-    /* time */
-    bool is_started;
-    int64_t start_ms; /* of the first event, on the caller's clock */
-
-    /* the chain */
-    uint64_t sequence; /* of the last frame written */
-    uint64_t file_len;
-    uint8_t chain[RECORDING_CHAIN_LEN];
-
-    /* the open frame */
-    struct frame_memory *m;
-    size_t m_len;
-    ZSTD_CCtx *compressor; /* in the mapping; NULL until its first frame */
-    bool is_open;
-    int64_t opened_ms;
-    int64_t kept_until_ms; /* no frame open, mapping kept until then */
-    int64_t opened_wall_us;
-    int64_t last_ms;
-    size_t plain_len;
-    uint32_t event_count;
-    struct side_log side;
 
     /* the open event, of which the closing quote is not written yet */
     bool is_event_open;
@@ -103,6 +51,7 @@ struct recording_writer *recording_writer_create(int fd, const struct recording_
 {
     struct recording_writer *w = calloc(1, sizeof(*w));
     struct recording_head h = *head;
+    struct container_head segments;
 
     if (!w) {
         close(fd);
@@ -112,19 +61,17 @@ struct recording_writer *recording_writer_create(int fd, const struct recording_
         h.cols = 80;
         h.rows = 24;
     }
-    w->fd = fd;
     w->has_pty = h.has_pty;
     w->input = input;
-    w->on_frame = on_frame;
-    w->arg = arg;
-    w->head = (struct container_head){
-        .flags = h.has_pty,
+    segments = (struct container_head){
+        .flags = h.has_pty ? CONTAINER_PTY : 0,
         .session_id = h.session_id,
         .channel = h.channel,
         .started_wall_us = h.started_wall_us,
         .cols = h.cols,
         .rows = h.rows,
     };
+    segment_init(&w->seg, fd, &segments, on_frame, arg);
     w->header = cast_header(&h, &w->header_len);
     if (input == INPUT_ECHOED && h.has_pty)
         w->echo = echo_create();
@@ -135,95 +82,33 @@ struct recording_writer *recording_writer_create(int fd, const struct recording_
     return w;
 }
 
-static void release_memory(struct recording_writer *w)
-{
-    if (w->m)
-        munmap(w->m, w->m_len);
-    w->m = NULL;
-    w->compressor = NULL;
-}
-
 void recording_writer_destroy(struct recording_writer *w)
 {
     if (!w)
         return;
-    release_memory(w);
+    segment_finish(&w->seg);
     echo_destroy(w->echo);
     free(w->header);
-    close(w->fd);
     free(w);
-}
-
-static int fail(struct recording_writer *w, int error)
-{
-    w->failed = error ? error : EIO;
-    w->is_open = w->is_event_open = false;
-    release_memory(w);
-    errno = w->failed;
-    return ERR_SYSTEM;
 }
 
 /* Every public call begins here. */
 static int check_usable(struct recording_writer *w)
 {
-    if (w->failed == 0 && w->is_closed)
-        w->failed = EBADF;
-    if (w->failed == 0)
-        return 0;
-    errno = w->failed;
-    return ERR_SYSTEM;
-}
-
-/* Milliseconds since the first event; never goes back. */
-static int64_t event_time(struct recording_writer *w, int64_t now_ms)
-{
-    if (!w->is_started) {
-        w->is_started = true;
-        w->start_ms = now_ms;
-    }
-    if (now_ms - w->start_ms > w->last_ms)
-        w->last_ms = now_ms - w->start_ms;
-    return w->last_ms;
+    return segment_check(&w->seg);
 }
 
 /* ---- the frame ---- */
 
-static ZSTD_compressionParameters compression(void)
-{
-    ZSTD_compressionParameters p = ZSTD_getCParams(LEVEL, RECORDING_FRAME_BYTES, 0);
-
-    p.windowLog = WINDOW_LOG;
-    return p;
-}
-
-static int map_memory(struct recording_writer *w)
-{
-    size_t workspace = ZSTD_estimateCCtxSize_usingCParams(compression());
-
-    w->m_len = sizeof(struct frame_memory) + workspace;
-    w->m = mmap(NULL, w->m_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (w->m != MAP_FAILED)
-        return 0;
-    w->m = NULL;
-    return fail(w, errno);
-}
-
 static int frame_open(struct recording_writer *w, int64_t now_ms)
 {
-    if (!w->m && map_memory(w) < 0)
+    if (segment_open(&w->seg, now_ms) < 0)
         return ERR_SYSTEM;
-    (void)event_time(w, now_ms);
-    w->is_open = true;
-    w->opened_ms = now_ms;
-    w->opened_wall_us = clock_wall_us();
-    w->plain_len = 0;
-    w->event_count = 0;
-    w->side = (struct side_log){.data = w->m->side, .record_at = SIZE_MAX};
     if (w->header) {
         if (w->header_len > RECORDING_FRAME_BYTES / 2)
-            return fail(w, E2BIG);
-        memcpy(w->m->plain, w->header, w->header_len);
-        w->plain_len = w->header_len;
+            return segment_fail(&w->seg, E2BIG);
+        memcpy(w->seg.plain, w->header, w->header_len);
+        w->seg.plain_len = w->header_len;
         free(w->header);
         w->header = NULL;
     }
@@ -234,17 +119,17 @@ static void event_end(struct recording_writer *w)
 {
     if (!w->is_event_open)
         return;
-    w->plain_len = (size_t)(cast_event_end(w->m->plain + w->plain_len) - w->m->plain);
-    side_log_event_end(&w->side);
-    w->event_count++;
+    w->seg.plain_len = (size_t)(cast_event_end(w->seg.plain + w->seg.plain_len) - w->seg.plain);
+    side_log_event_end(&w->seg.side);
+    w->seg.event_count++;
     w->is_event_open = false;
 }
 
 static void event_begin(struct recording_writer *w, char code, int64_t ms)
 {
-    uint8_t *at = w->m->plain + w->plain_len;
+    uint8_t *at = w->seg.plain + w->seg.plain_len;
 
-    w->plain_len = (size_t)(cast_event_begin(at, ms, code) - w->m->plain);
+    w->seg.plain_len = (size_t)(cast_event_begin(at, ms, code) - w->seg.plain);
     w->event_raw = 0;
     w->is_event_open = true;
 }
@@ -253,14 +138,14 @@ static size_t event_escape(struct recording_writer *w, const uint8_t *data, size
                            bool is_last)
 {
     struct cast_out out = {
-        .at = w->m->plain + w->plain_len,
-        .side = &w->side,
-        .event = w->event_count,
+        .at = w->seg.plain + w->seg.plain_len,
+        .side = &w->seg.side,
+        .event = w->seg.event_count,
         .raw = w->event_raw,
     };
     size_t used = cast_escape(&out, data, len, is_last);
 
-    w->plain_len = (size_t)(out.at - w->m->plain);
+    w->seg.plain_len = (size_t)(out.at - w->seg.plain);
     w->event_raw = out.raw;
     return used;
 }
@@ -268,8 +153,8 @@ static size_t event_escape(struct recording_writer *w, const uint8_t *data, size
 /* How much data the open frame can surely take in one more event. */
 static size_t frame_room(const struct recording_writer *w)
 {
-    size_t plain = RECORDING_FRAME_BYTES - w->plain_len;
-    size_t side = SIDE_BYTES - w->side.len;
+    size_t plain = RECORDING_FRAME_BYTES - w->seg.plain_len;
+    size_t side = SEGMENT_SIDE_BYTES - w->seg.side.len;
 
     plain =
         plain > 2 * CAST_EVENT_OVERHEAD ? (plain - 2 * CAST_EVENT_OVERHEAD) / CAST_ESCAPE_MAX : 0;
@@ -277,123 +162,32 @@ static size_t frame_room(const struct recording_writer *w)
     return plain < side ? plain : side;
 }
 
-static int write_all(struct recording_writer *w, const uint8_t *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(w->fd, data, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return fail(w, n < 0 ? errno : ENOSPC);
-        data += n;
-        len -= (size_t)n;
-        w->file_len += (uint64_t)n;
-    }
-    return 0;
-}
-
-static bool sha256(const void *data, size_t len, uint8_t out[RECORDING_CHAIN_LEN])
-{
-    return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) == 1;
-}
-
-/* A compressor in the mapping. No checksum of its own: the segment's hash covers the frame. */
-static ZSTD_CCtx *make_compressor(struct frame_memory *m, size_t m_len)
-{
-    ZSTD_compressionParameters p = compression();
-    ZSTD_CCtx *c =
-        ZSTD_initStaticCCtx(m->workspace, m_len - offsetof(struct frame_memory, workspace));
-
-    /* a static compressor begins without its defaults, content size among them */
-    if (!c || ZSTD_isError(ZSTD_CCtx_reset(c, ZSTD_reset_session_and_parameters)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_windowLog, (int)p.windowLog)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_hashLog, (int)p.hashLog)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_chainLog, (int)p.chainLog)))
-        return NULL;
-    return c;
-}
-
 /* Nobody reads text that comes so fast; what counts is that it comes. */
 static bool is_flood(const struct recording_writer *w)
 {
-    return w->plain_len > RECORDING_FRAME_BYTES / 2 &&
-           w->start_ms + w->last_ms - w->opened_ms < FLOOD_MS;
+    return w->seg.plain_len > RECORDING_FRAME_BYTES / 2 &&
+           w->seg.start_ms + w->seg.last_ms - w->seg.opened_ms < FLOOD_MS;
 }
 
-/* Compress the text of the frame to `to`; NULL: failed. */
-static uint8_t *put_frame(struct recording_writer *w, uint8_t *to)
+static int frame_write(struct recording_writer *w, const struct container_end *end)
 {
-    int level = is_flood(w) ? FLOOD_LEVEL : LEVEL;
-    size_t n;
-
-    if (!w->compressor && !(w->compressor = make_compressor(w->m, w->m_len)))
-        return NULL;
-    if (ZSTD_isError(ZSTD_CCtx_setParameter(w->compressor, ZSTD_c_compressionLevel, level)))
-        return NULL;
-    n = ZSTD_compress2(w->compressor, to, ZSTD_COMPRESSBOUND(RECORDING_FRAME_BYTES), w->m->plain,
-                       w->plain_len);
-    return ZSTD_isError(n) ? NULL : to + n;
-}
-
-/* Put the whole segment together, hash it and write it. The frame is over afterwards. */
-static int segment_write(struct recording_writer *w, const struct container_end *end)
-{
-    struct container_trailer t = {
-        .sequence = w->sequence + 1,
-        .offset = w->file_len,
-        .plain_len = (uint32_t)w->plain_len,
-        .event_count = w->event_count,
-        .first_ms = (uint64_t)(w->opened_ms - w->start_ms),
-        .last_ms = (uint64_t)w->last_ms,
-        .wall_us = w->opened_wall_us,
-    };
-    uint8_t *out = w->m->out, *to = out, chained[2 * RECORDING_CHAIN_LEN];
-
-    if (t.first_ms > t.last_ms)
-        t.first_ms = t.last_ms;
-    if (w->sequence == 0) {
-        to = container_put_head(to, &w->head);
-        if (!sha256(out + CONTAINER_SKIP_HEADER, CONTAINER_HEAD_LEN, w->chain))
-            return fail(w, EIO);
-    }
-    if (w->plain_len > 0 && !(to = put_frame(w, to)))
-        return fail(w, EIO);
-    if (w->side.len > 0)
-        to = container_put_side(to, w->side.data, w->side.len);
-    if (end)
-        to = container_put_end(to, end);
-    to = container_put_trailer(to, &t);
-    memcpy(chained, w->chain, RECORDING_CHAIN_LEN);
-    if (!sha256(out, (size_t)(to - out), t.hash))
-        return fail(w, EIO);
-    memcpy(chained + RECORDING_CHAIN_LEN, t.hash, RECORDING_CHAIN_LEN);
-    if (!sha256(chained, sizeof(chained), t.chain))
-        return fail(w, EIO);
-    to = container_put_hashes(to, &t);
-    if (write_all(w, out, (size_t)(to - out)) < 0)
-        return ERR_SYSTEM;
-    memcpy(w->chain, t.chain, RECORDING_CHAIN_LEN);
-    w->sequence++;
-    w->is_open = false;
-    if (w->on_frame)
-        w->on_frame(w->sequence, w->file_len, w->chain, w->arg);
-    return 0;
+    w->seg.level = is_flood(w) ? FLOOD_LEVEL : LEVEL;
+    return segment_write(&w->seg, end);
 }
 
 /* The frame is full. Begun characters wait for the next one, and so does the mapping. */
 static int frame_close_full(struct recording_writer *w, int64_t now_ms)
 {
     event_end(w);
-    w->kept_until_ms = now_ms + RECORDING_FRAME_MS;
-    return segment_write(w, NULL);
+    w->seg.level = is_flood(w) ? FLOOD_LEVEL : LEVEL;
+    return segment_write_full(&w->seg, now_ms);
 }
 
 static int frame_need(struct recording_writer *w, int64_t now_ms)
 {
-    if (w->is_open && frame_room(w) < CHUNK_MIN && frame_close_full(w, now_ms) < 0)
+    if (w->seg.is_open && frame_room(w) < CHUNK_MIN && frame_close_full(w, now_ms) < 0)
         return ERR_SYSTEM;
-    return w->is_open ? 0 : frame_open(w, now_ms);
+    return w->seg.is_open ? 0 : frame_open(w, now_ms);
 }
 
 /* Have an event of that stream open, with room for *room bytes of data. */
@@ -403,13 +197,13 @@ static int event_need(struct recording_writer *w, enum stream_id id, int64_t now
 
     if (frame_need(w, now_ms) < 0)
         return ERR_SYSTEM;
-    ms = event_time(w, now_ms);
+    ms = segment_time(&w->seg, now_ms);
     if (w->is_event_open && (w->event_stream != id || w->event_ms != ms ||
                              w->event_raw + sizeof(w->streams[id].held) >= CAST_EVENT_MAX))
         event_end(w);
     if (!w->is_event_open) {
         if (id == STREAM_STDERR)
-            side_log_stderr(&w->side, w->event_count);
+            side_log_stderr(&w->seg.side, w->seg.event_count);
         event_begin(w, stream_codes[id], ms);
         w->event_stream = id;
         w->event_ms = ms;
@@ -443,17 +237,15 @@ static int frame_close_old(struct recording_writer *w, int64_t now_ms)
     if (flush_held(w, now_ms) < 0)
         return ERR_SYSTEM;
     event_end(w);
-    if (segment_write(w, NULL) < 0)
+    if (frame_write(w, NULL) < 0)
         return ERR_SYSTEM;
-    release_memory(w);
+    segment_release(&w->seg);
     return 0;
 }
 
 static int frame_close_if_old(struct recording_writer *w, int64_t now_ms)
 {
-    if (!w->is_open || now_ms - w->opened_ms < RECORDING_FRAME_MS)
-        return 0;
-    return frame_close_old(w, now_ms);
+    return segment_is_old(&w->seg, now_ms) ? frame_close_old(w, now_ms) : 0;
 }
 
 /* ---- events ---- */
@@ -532,7 +324,7 @@ static int put_event(struct recording_writer *w, char code, const char *text, si
     event_end(w);
     if (len > frame_room(w))
         len = frame_room(w);
-    event_begin(w, code, event_time(w, now_ms));
+    event_begin(w, code, segment_time(&w->seg, now_ms));
     (void)event_escape(w, (const uint8_t *)text, len, true);
     event_end(w);
     return 0;
@@ -601,7 +393,7 @@ int recording_input(struct recording_writer *w, const void *data, size_t len, in
     if (w->echo)
         echo_input(w->echo, data, len, now_ms);
     if (w->input != INPUT_ALL || apply_cap(w, STREAM_INPUT, &len, now_ms) < 0)
-        return w->failed ? ERR_SYSTEM : 0;
+        return w->seg.failed ? ERR_SYSTEM : 0;
     w->streams[STREAM_INPUT].bytes += len;
     return put_stream(w, STREAM_INPUT, data, len, now_ms);
 }
@@ -624,8 +416,8 @@ int recording_typed(struct recording_writer *w, const char *author, const void *
             (frame_close_full(w, now_ms) < 0 || frame_open(w, now_ms) < 0))
             return ERR_SYSTEM;
         event_end(w);
-        side_log_author(&w->side, w->event_count, author, name_len);
-        event_begin(w, 'i', event_time(w, now_ms));
+        side_log_author(&w->seg.side, w->seg.event_count, author, name_len);
+        event_begin(w, 'i', segment_time(&w->seg, now_ms));
         (void)event_escape(w, at, n, true);
         event_end(w);
         at += n;
@@ -638,10 +430,10 @@ int recording_flush(struct recording_writer *w, int64_t now_ms, struct recording
 {
     const struct stream *s = &w->streams[STREAM_OUTPUT];
 
-    if (check_usable(w) < 0 || (w->is_open && frame_close_full(w, now_ms) < 0))
+    if (check_usable(w) < 0 || (w->seg.is_open && frame_close_full(w, now_ms) < 0))
         return ERR_SYSTEM;
-    out->sequence = w->sequence;
-    out->file_len = w->file_len;
+    out->sequence = w->seg.sequence;
+    out->file_len = w->seg.file_len;
     out->held_len = s->held_len;
     memcpy(out->held, s->held, s->held_len);
     return 0;
@@ -677,14 +469,7 @@ int recording_tick(struct recording_writer *w, int64_t now_ms, int64_t *due_ms)
     *due_ms = -1;
     if (check_usable(w) < 0 || frame_close_if_old(w, now_ms) < 0)
         return ERR_SYSTEM;
-    if (w->is_open) {
-        *due_ms = w->opened_ms + RECORDING_FRAME_MS - now_ms;
-    } else if (w->m) {
-        if (now_ms < w->kept_until_ms)
-            *due_ms = w->kept_until_ms - now_ms;
-        else
-            release_memory(w);
-    }
+    *due_ms = segment_due(&w->seg, now_ms);
     echo_due = w->echo ? echo_tick(w->echo, now_ms) : -1;
     if (echo_due >= 0 && (*due_ms < 0 || echo_due < *due_ms))
         *due_ms = echo_due;
@@ -697,18 +482,18 @@ int recording_close(struct recording_writer *w, const char *reason, int64_t now_
 
     if (check_usable(w) < 0)
         return ERR_SYSTEM;
-    if (flush_held(w, now_ms) < 0 || (!w->is_open && frame_open(w, now_ms) < 0))
+    if (flush_held(w, now_ms) < 0 || (!w->seg.is_open && frame_open(w, now_ms) < 0))
         return ERR_SYSTEM;
     event_end(w);
-    end.duration_ms = (uint64_t)event_time(w, now_ms);
+    end.duration_ms = (uint64_t)segment_time(&w->seg, now_ms);
     end.output_bytes = w->streams[STREAM_OUTPUT].bytes;
     end.stderr_bytes = w->streams[STREAM_STDERR].bytes;
     end.output_unrecorded = w->streams[STREAM_OUTPUT].unrecorded;
     end.stderr_unrecorded = w->streams[STREAM_STDERR].unrecorded;
     memcpy(end.reason, reason, strnlen(reason, sizeof(end.reason) - 1));
-    if (segment_write(w, &end) < 0)
+    if (frame_write(w, &end) < 0)
         return ERR_SYSTEM;
-    w->is_closed = true;
-    release_memory(w);
+    w->seg.is_closed = true;
+    segment_release(&w->seg);
     return 0;
 }
