@@ -82,6 +82,7 @@ static int apply_config(struct broker *b, struct config *fresh, char *err, size_
     tracker_set_max_sessions(b->tracker, fresh->max_sessions);
     gates_update(b->gates);
     links_refresh_policies(b->links, false, "policy");
+    door_rights_changed(b->door);
     config_free(old);
     return 0;
 }

@@ -37,6 +37,9 @@
 #define REFUSED_RIGHTS    4
 #define WORDS_IN_EVENT    96
 
+/* Why it was ended from here. */
+enum command_end { COMMAND_RUNS, COMMAND_OVERDUE, COMMAND_WITHDRAWN };
+
 struct door_command {
     TAILQ_ENTRY(door_command) entry;
     struct door *door;    /* not owned */
@@ -45,7 +48,8 @@ struct door_command {
     pid_t pid;
     int master; /* of its terminal, for the size; -1 none */
     struct event *timer;
-    bool is_overdue;
+    enum command_end end;
+    bool is_admin;
     char user[NAME_MAX_LEN + 1];
 };
 
@@ -135,7 +139,10 @@ static void say_exit(struct relay_link *l, const struct door_command *c, int sta
 
     e->channel = c->channel;
     e->exit_status = (uint8_t)(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
-    if (c->is_overdue)
+    if (c->end == COMMAND_WITHDRAWN)
+        snprintf(e->text, sizeof(e->text),
+                 "sallyport: ended, since admin words are not for this login any more");
+    else if (c->end == COMMAND_OVERDUE)
         snprintf(e->text, sizeof(e->text), "sallyport: ended, since it took longer than %s",
                  text_duration_words(words, sizeof(words),
                                      l->links->broker->config->ssh_door_timeout_s));
@@ -173,7 +180,7 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
     struct door_command *c = arg;
 
     (void)fd, (void)what;
-    c->is_overdue = true;
+    c->end = COMMAND_OVERDUE;
     end_command(c);
 }
 
@@ -219,6 +226,21 @@ static bool may_be_admin(const struct relay_link *l, struct refusal *why)
     default:
         return refuse(why, REFUSED_RIGHTS,
                       "admin: switched off over SSH here ([control] admin_over_ssh)");
+    }
+}
+
+void door_rights_changed(struct door *d)
+{
+    struct door_command *c;
+    struct refusal why;
+
+    TAILQ_FOREACH (c, &d->commands, entry) {
+        const struct relay_link *l = link_by_serial(d->broker->links, c->link_serial);
+
+        if (!c->is_admin || c->end != COMMAND_RUNS || !l || may_be_admin(l, &why))
+            continue;
+        c->end = COMMAND_WITHDRAWN;
+        end_command(c);
     }
 }
 
@@ -305,7 +327,8 @@ static int connect_control(struct relay_link *l, const struct link_door *asked, 
 }
 
 static struct door_command *add_command(struct door *d, const struct relay_link *l,
-                                        const struct link_door *asked, const struct door_process *p)
+                                        const struct link_door *asked, const struct door_process *p,
+                                        bool is_admin)
 {
     struct door_command *c = calloc(1, sizeof(*c));
     uint32_t limit_s = d->broker->config->ssh_door_timeout_s;
@@ -317,6 +340,7 @@ static struct door_command *add_command(struct door *d, const struct relay_link 
     c->link_serial = l->serial;
     c->channel = asked->channel;
     c->pid = p->pid;
+    c->is_admin = is_admin;
     c->master = asked->has_pty ? fcntl(p->fds[0], F_DUPFD_CLOEXEC, 3) : -1;
     text_copy(c->user, sizeof(c->user), l->user);
     TAILQ_INSERT_TAIL(&d->commands, c, entry);
@@ -348,7 +372,7 @@ static int run(struct door *d, struct relay_link *l, const struct link_door *ask
     close(e.control_fd);
     if (r < 0)
         return r;
-    if (!add_command(d, l, asked, &p)) {
+    if (!add_command(d, l, asked, &p, is_admin)) {
         kill(p.pid, SIGKILL); /* reaped as nobody's */
         r = ERR_MEMORY;
     } else {

@@ -21,6 +21,8 @@ void door_destroy(struct door *d);
 
 /* The relay of this link is gone: so are its commands. */
 void door_link_gone(struct door *d, uint64_t link_serial);
+/* Admin words that are running end where they may not be said any more. */
+void door_rights_changed(struct door *d);
 /* A child of the broker ended; true when it was one of the door's. */
 bool door_reaped(struct door *d, pid_t pid, int status);
 /* Where users reach the SSH door, for `self config`. */

@@ -12,6 +12,8 @@
 #include "proxy/broker/links_parts.h"
 #include "proxy/broker/pam.h"
 
+#define CONVERSATIONS_PER_SOURCE 16 /* of the 64 of sallyport-pam */
+
 bool link_is_pam_user(const struct relay_link *l)
 {
     struct store_user user;
@@ -76,6 +78,17 @@ static void on_result(void *arg, bool is_ok, const char *sentence)
 
 static const struct pam_answers answers = {on_prompt, on_info, on_result};
 
+/* One source does not take all the places that the helper has. */
+static bool source_has_room(const struct relay_link *l)
+{
+    const struct relay_link *other;
+    size_t count = 0;
+
+    TAILQ_FOREACH (other, &l->links->live, entry)
+        count += other->login.pam && strcmp(other->client_address, l->client_address) == 0;
+    return count < CONVERSATIONS_PER_SOURCE;
+}
+
 void link_pam_begin(struct relay_link *l, const char *method, const struct secret *password,
                     bool account_only)
 {
@@ -87,6 +100,11 @@ void link_pam_begin(struct relay_link *l, const char *method, const struct secre
         l->login.answer = malloc(sizeof(*l->login.answer));
         if (l->login.answer)
             *l->login.answer = *password;
+    }
+    if (!source_has_room(l)) {
+        link_login_reply(l, LINK_AUTH_DENIED,
+                         "Too many logins from here are being checked; try again");
+        return;
     }
     l->login.pam = pam_begin(b->pam, l->tried_user, l->client_address, account_only, &answers, l);
     if (l->login.pam) {

@@ -67,8 +67,8 @@ void link_on_record_open(struct relay_link *l, struct link_message *m, int *fds)
         link_drop(l, "too many recordings");
         return;
     }
-    if (recordings_open(b->recordings, l->session_id, channel, recording_opened, l->links,
-                        l->serial) < 0)
+    if (recordings_open(b->recordings, l->session_id, channel, l->protocol == PROTOCOL_RDP,
+                        recording_opened, l->links, l->serial) < 0)
         say_recording(l, channel, -1,
                       "this session would be recorded, and too much waits for the disk");
 }
@@ -235,6 +235,8 @@ void link_on_back(struct relay_link *l, struct link_message *m, int *fds)
     struct link_back_result *back;
 
     (void)fds;
+    if (l->is_end_sent) /* they crossed: it is told to end, and will */
+        return;
     if (l->is_ready) {
         log_warn("relay pid=%d gives a session back that has begun, and is ended", l->pid);
         link_drop(l, "out of order");

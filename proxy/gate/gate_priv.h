@@ -16,8 +16,9 @@
 #include "proxy/gate/parking.h"
 #include "proxy/relay/sandbox.h"
 
-#define GATE_LINK_FD 3
-#define TRUSTED_MAX  64 /* networks of load balancers */
+#define GATE_LINK_FD  3
+#define TRUSTED_MAX   64  /* networks of load balancers */
+#define GREETINGS_MAX 512 /* at once; the oldest goes when one more comes */
 
 struct event;
 struct event_base;

@@ -16,8 +16,7 @@
 #include "proxy/gate/gate_priv.h"
 #include "proxy/gate/proxy_header.h"
 
-#define GREETINGS_MAX 512 /* at once; the oldest goes when one more comes */
-#define GREETING_S    5   /* for all of it, however it drips */
+#define GREETING_S 5 /* for all of it, however it drips */
 
 struct greeting {
     TAILQ_ENTRY(greeting) entry;

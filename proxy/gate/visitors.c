@@ -22,7 +22,7 @@
 
 #define ACCEPTS_A_TURN   32
 #define PARKED_PER_PLACE 4
-#define DESCRIPTORS_KEPT 64 /* for everything that is not a parked connection */
+#define DESCRIPTORS_KEPT 64 /* for everything that is no connection */
 #define SPOKEN_SIZE      4096
 
 /* ---- limits and listeners ---- */
@@ -33,11 +33,12 @@ static uint32_t parked_max(const struct gate *g)
 {
     struct rlimit files = {0, 0};
     uint64_t wanted = (uint64_t)g->config.max_unauthenticated * PARKED_PER_PLACE;
-    uint64_t room;
+    uint64_t kept = DESCRIPTORS_KEPT, room;
 
     getrlimit(RLIMIT_NOFILE, &files);
-    room = files.rlim_cur > DESCRIPTORS_KEPT * 2 ? files.rlim_cur - DESCRIPTORS_KEPT
-                                                 : files.rlim_cur / 2;
+    if (g->config.trusted_proxies[0])
+        kept += GREETINGS_MAX;
+    room = files.rlim_cur > kept * 2 ? files.rlim_cur - kept : files.rlim_cur / 2;
     return (uint32_t)(wanted < room ? wanted : room);
 }
 

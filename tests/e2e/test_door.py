@@ -325,6 +325,16 @@ def test_admin_needs_a_second_factor(make_proxy, keys):
     assert code == 4 and "switched off" in shown
 
 
+def test_admin_words_end_when_the_right_does(admin):
+    p = admin.proxy
+    follow = admin.popen("admin", "event", "tail", "--follow")
+    assert follow.stdout.readline()
+    p.set({"control": {"admin_over_ssh": "no"}})
+    p.do("reload")
+    _, told = follow.communicate(timeout=harness.PATIENCE)
+    assert follow.returncode != 0 and b"not for this login any more" in told
+
+
 def test_admin_does_what_sallyctl_does(admin):
     p = admin.proxy
     r = admin.ssh("admin", "user", "add", "carl", "--no-password")
