@@ -18,6 +18,9 @@
 #include <sallyport/secret.h>
 #include <sallyport/text.h>
 
+#include "proxy/rdp/le.h"
+#include "proxy/rdp/wire.h"
+
 #define CONNECT_FLAGS \
     (ISC_REQ_MUTUAL_AUTH | ISC_REQ_CONFIDENTIALITY | ISC_REQ_USE_SESSION_KEY | ISC_REQ_INTEGRITY)
 #define ACCEPT_FLAGS                                                             \
@@ -26,6 +29,8 @@
      ASC_REQ_EXTENDED_ERROR)
 #define SIGNATURE_LEN 16u /* MS-NLMP 2.2.2.9 */
 #define SEALED_MAX    65536u
+#define AT_DOMAIN     28 /* of AUTHENTICATE_MESSAGE: DomainNameFields, UserNameFields */
+#define AT_USER       36
 
 struct ntlm {
     SecurityFunctionTableA *api; /* borrowed */
@@ -33,7 +38,11 @@ struct ntlm {
     CtxtHandle context;
     SEC_WINNT_AUTH_IDENTITY identity; /* connecting side */
     bool is_accepting, has_credentials, has_context, is_done;
-    uint32_t sealed, unsealed; /* sequence numbers */
+    uint8_t
+        *response; /* owned, accepting side: the client's last token, which waits for the hash */
+    size_t response_len;
+    char user[NTLM_NAME_MAX], domain[NTLM_NAME_MAX]; /* in it */
+    uint32_t sealed, unsealed;                       /* sequence numbers */
 };
 
 static char package[] = "NTLM";
@@ -110,8 +119,36 @@ void ntlm_finish(struct ntlm *n)
     if (n->has_credentials)
         n->api->FreeCredentialsHandle(&n->credentials);
     wipe_identity(&n->identity);
+    free(n->response);
     memory_wipe(n, sizeof(*n));
     free(n);
+}
+
+/* ---- who it is ---- */
+
+/* A text of AUTHENTICATE_MESSAGE, MS-NLMP 2.2.1.3: at `at` are its length and where it begins. */
+static bool take_text(struct cursor token, size_t at, char dst[NTLM_NAME_MAX])
+{
+    struct cursor head = token, text;
+    uint16_t len, most;
+    uint32_t offset;
+
+    return cursor_skip(&head, at) && cursor_le16(&head, &len) && cursor_le16(&head, &most) &&
+           cursor_le32(&head, &offset) && cursor_skip(&token, offset) &&
+           cursor_sub(&token, len, &text) && len % 2 == 0 &&
+           utf16_to_utf8(text, dst, NTLM_NAME_MAX);
+}
+
+/* The library wants the hash before it looks at the token (WinPR 3), and so do we want the names.
+ */
+static enum ntlm_state keep_response(struct ntlm *n, uint8_t *token, size_t len)
+{
+    struct cursor c = cursor_of(token, len);
+
+    n->response = token;
+    n->response_len = len;
+    return take_text(c, AT_DOMAIN, n->domain) && take_text(c, AT_USER, n->user) ? NTLM_HASH
+                                                                                : NTLM_FAILED;
 }
 
 /* ---- tokens ---- */
@@ -144,34 +181,43 @@ static enum ntlm_state state_of(struct ntlm *n, SECURITY_STATUS status)
         return NTLM_DONE;
     case SEC_I_CONTINUE_NEEDED:
         return NTLM_MORE;
-    case SEC_I_COMPLETE_NEEDED:
-    case SEC_I_COMPLETE_AND_CONTINUE:
-        return n->is_accepting ? NTLM_HASH : NTLM_FAILED;
     default:
         return NTLM_FAILED;
     }
 }
 
-enum ntlm_state ntlm_step(struct ntlm *n, const uint8_t *token, size_t len, struct buffer *out)
+static SECURITY_STATUS feed(struct ntlm *n, uint8_t *token, size_t len, struct buffer *out)
 {
-    uint8_t *in_copy = malloc(len ? len : 1), *answer = calloc(1, NTLM_TOKEN_MAX);
-    SecBuffer in, back;
-    SecBufferDesc in_desc = {SECBUFFER_VERSION, 1, &in};
-    SecBufferDesc out_desc = {SECBUFFER_VERSION, 1, &back};
-    enum ntlm_state state = NTLM_FAILED;
+    uint8_t *answer = calloc(1, NTLM_TOKEN_MAX);
+    SecBuffer in = buffer_for(SECBUFFER_TOKEN, token, len);
+    SecBuffer back = buffer_for(SECBUFFER_TOKEN, answer, NTLM_TOKEN_MAX);
+    SecBufferDesc in_desc = {SECBUFFER_VERSION, 1, &in}, out_desc = {SECBUFFER_VERSION, 1, &back};
+    SECURITY_STATUS status = SEC_E_INSUFFICIENT_MEMORY;
 
-    if (in_copy && answer && len <= NTLM_TOKEN_MAX && !n->is_done) {
-        if (len)
-            memcpy(in_copy, token, len); /* the library may write to it */
-        in = buffer_for(SECBUFFER_TOKEN, in_copy, len);
-        back = buffer_for(SECBUFFER_TOKEN, answer, NTLM_TOKEN_MAX);
-        state = state_of(n, exchange(n, len ? &in_desc : NULL, &out_desc));
+    if (answer) {
+        status = exchange(n, len ? &in_desc : NULL, &out_desc);
         n->has_context |= SecIsValidHandle(&n->context); /* a failure makes one, too */
-        if (state != NTLM_FAILED && state != NTLM_HASH && back.cbBuffer <= NTLM_TOKEN_MAX)
+        if ((status == SEC_E_OK || status == SEC_I_CONTINUE_NEEDED) &&
+            back.cbBuffer <= NTLM_TOKEN_MAX)
             buffer_put(out, answer, back.cbBuffer);
     }
-    free(in_copy);
     free(answer);
+    return status;
+}
+
+enum ntlm_state ntlm_step(struct ntlm *n, const uint8_t *token, size_t len, struct buffer *out)
+{
+    enum ntlm_state state = NTLM_FAILED;
+    uint8_t *copy;
+
+    if (len > NTLM_TOKEN_MAX || n->is_done || n->response || !(copy = malloc(len ? len : 1)))
+        return NTLM_FAILED;
+    if (len)
+        memcpy(copy, token, len); /* the library may write to it */
+    if (n->is_accepting && n->has_context)
+        return keep_response(n, copy, len);
+    state = state_of(n, feed(n, copy, len, out));
+    free(copy);
     return state;
 }
 
@@ -179,27 +225,42 @@ enum ntlm_state ntlm_step(struct ntlm *n, const uint8_t *token, size_t len, stru
 
 bool ntlm_identity(struct ntlm *n, char user[NTLM_NAME_MAX], char domain[NTLM_NAME_MAX])
 {
+    if (!n->response)
+        return false;
+    text_copy(user, NTLM_NAME_MAX, n->user);
+    text_copy(domain, NTLM_NAME_MAX, n->domain);
+    return true;
+}
+
+/* The names by which the library judged are those that we were asked for. */
+static bool is_same_identity(struct ntlm *n)
+{
     SecPkgContext_AuthIdentity id = {0};
 
-    if (!n->has_context ||
-        n->api->QueryContextAttributesA(&n->context, SECPKG_ATTR_AUTH_IDENTITY, &id) != SEC_E_OK)
-        return false;
-    text_copy(user, NTLM_NAME_MAX, id.User);
-    text_copy(domain, NTLM_NAME_MAX, id.Domain);
-    return true;
+    return n->api->QueryContextAttributesA(&n->context, SECPKG_ATTR_AUTH_IDENTITY, &id) ==
+               SEC_E_OK &&
+           strncmp((const char *)id.User, n->user, sizeof(id.User)) == 0 &&
+           strncmp((const char *)id.Domain, n->domain, sizeof(id.Domain)) == 0;
 }
 
 enum ntlm_state ntlm_judge(struct ntlm *n, const uint8_t hash[NTLM_HASH_LEN])
 {
     SecPkgContext_AuthNtlmHash attribute = {.Version = 1};
-    enum ntlm_state state = NTLM_FAILED;
+    SECURITY_STATUS status = SEC_E_INVALID_HANDLE;
+    struct buffer nothing;
 
+    buffer_init(&nothing, NTLM_TOKEN_MAX);
     memcpy(attribute.NtlmHash, hash, NTLM_HASH_LEN);
-    if (n->has_context && n->api->SetContextAttributesA(&n->context, SECPKG_ATTR_AUTH_NTLM_HASH,
-                                                        &attribute, sizeof(attribute)) == SEC_E_OK)
-        state = state_of(n, n->api->CompleteAuthToken(&n->context, NULL));
+    if (n->response && !n->is_done)
+        status = n->api->SetContextAttributesA(&n->context, SECPKG_ATTR_AUTH_NTLM_HASH, &attribute,
+                                               sizeof(attribute));
     memory_wipe(&attribute, sizeof(attribute));
-    return state == NTLM_DONE ? NTLM_DONE : NTLM_FAILED;
+    if (status == SEC_E_OK)
+        status = feed(n, n->response, n->response_len, &nothing);
+    if (status == SEC_I_COMPLETE_NEEDED) /* WinPR 2; 3 is done by then */
+        status = n->api->CompleteAuthToken(&n->context, NULL);
+    buffer_finish(&nothing);
+    return status == SEC_E_OK && is_same_identity(n) ? state_of(n, status) : NTLM_FAILED;
 }
 
 /* ---- messages ---- */

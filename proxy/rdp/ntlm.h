@@ -21,7 +21,8 @@ struct ntlm;
 enum ntlm_state {
     NTLM_FAILED,
     NTLM_MORE, /* out is for the peer, whose answer comes to the next step */
-    NTLM_HASH, /* accepting side: who it is is known; ntlm_judge() with that user's hash */
+    NTLM_HASH, /* accepting side: who it is is known; the token waits for ntlm_judge() with that
+                * user's hash */
     NTLM_DONE  /* both sides have a key; out may still be for the peer */
 };
 
