@@ -7,7 +7,7 @@
 # scdoc writes the man pages.
 DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev libsqlite3-dev
     libjansson-dev libsmartcols-dev libcrypt-dev libzstd-dev libseccomp-dev libncurses-dev
-    libfreetype-dev fonts-dejavu-core libvterm-dev
+    libfreetype-dev fonts-dejavu-core libvterm-dev libxkbcommon-dev xkb-data libx11-data
     liboath-dev libqrencode-dev libpam0g-dev
     openssh-client openssh-server passwd util-linux scdoc)
 

@@ -77,6 +77,18 @@ struct style {
     int margin; /* between border and text */
 };
 
+static struct style style_of(int size)
+{
+    struct style s = {.size = size};
+
+    s.scale = s.size < 24 ? 1 : s.size / 12;
+    s.line = face ? s.size * 3 / 2 : (DRAW_BUILTIN_HEIGHT + 4) * s.scale;
+    s.margin = s.size;
+    if (face)
+        FT_Set_Pixel_Sizes(face, 0, (FT_UInt)s.size);
+    return s;
+}
+
 /* The next code point; what is not UTF-8 is a question mark. */
 static uint32_t next_char(const char **at)
 {
@@ -104,14 +116,8 @@ static int char_width(const struct style *s, uint32_t cp)
     return (int)(face->glyph->advance.x >> 6);
 }
 
-struct line {
-    const char *start;
-    size_t len;
-    int width;
-};
-
 /* One line of at most `max` pixels, broken between words where there are any. */
-static const char *take_line(const struct style *s, const char *at, int max, struct line *out)
+static const char *take_line(const struct style *s, const char *at, int max, struct draw_line *out)
 {
     const char *space = NULL, *next;
     int width = 0, space_width = 0;
@@ -154,28 +160,29 @@ static uint32_t blend(uint32_t ground, uint32_t ink, uint32_t alpha)
     return out;
 }
 
-static void dot(struct picture *p, int x, int y, uint32_t alpha)
+static void dot(struct picture *p, int x, int y, uint32_t ink, uint32_t alpha)
 {
     uint32_t *at;
 
     if (x < 0 || y < 0 || x >= p->width || y >= p->height || alpha == 0)
         return;
     at = &p->pixels[(size_t)y * p->width + (size_t)x];
-    *at = blend(*at, INK, alpha);
+    *at = blend(*at, ink, alpha);
 }
 
-static void draw_glyph(struct picture *p, int x, int baseline)
+static void draw_glyph(struct picture *p, int x, int baseline, uint32_t ink)
 {
     const FT_Bitmap *b = &face->glyph->bitmap;
 
     for (unsigned row = 0; row < b->rows; row++)
         for (unsigned col = 0; col < b->width; col++)
             dot(p, x + face->glyph->bitmap_left + (int)col,
-                baseline - face->glyph->bitmap_top + (int)row,
+                baseline - face->glyph->bitmap_top + (int)row, ink,
                 b->buffer[(size_t)row * (size_t)b->pitch + col]);
 }
 
-static void draw_builtin(struct picture *p, const struct style *s, uint32_t cp, int x, int y)
+static void draw_builtin(struct picture *p, const struct style *s, uint32_t cp, int x, int y,
+                         uint32_t ink)
 {
     const uint8_t *rows;
 
@@ -185,23 +192,77 @@ static void draw_builtin(struct picture *p, const struct style *s, uint32_t cp, 
     for (int row = 0; row < DRAW_BUILTIN_HEIGHT * s->scale; row++)
         for (int col = 0; col < DRAW_BUILTIN_WIDTH * s->scale; col++)
             if (rows[row / s->scale] & 0x80 >> col / s->scale)
-                dot(p, x + col, y + row, 255);
+                dot(p, x + col, y + row, ink, 255);
 }
 
-static void draw_line(struct picture *p, const struct style *s, const struct line *l, int x, int y)
+static void draw_line(struct picture *p, const struct style *s, const struct draw_line *l, int x,
+                      int y, uint32_t ink)
 {
     const char *at = l->start, *end = l->start + l->len;
 
-    while (at < end) {
+    while (at < end && x < p->width) {
         uint32_t cp = next_char(&at);
         int width = char_width(s, cp);
 
+        if (x + width + s->size < 0) { /* left of a picture that shows a part only */
+            x += width;
+            continue;
+        }
         if (!face)
-            draw_builtin(p, s, cp, x, y);
+            draw_builtin(p, s, cp, x, y, ink);
         else if (FT_Load_Char(face, cp, FT_LOAD_RENDER) == 0)
-            draw_glyph(p, x, y + s->size);
+            draw_glyph(p, x, y + s->size, ink);
         x += width;
     }
+}
+
+/* ---- single lines ---- */
+
+bool draw_has_font(void)
+{
+    return face != NULL;
+}
+
+int draw_line_height(int size)
+{
+    return style_of(size).line;
+}
+
+const char *draw_take_line(const char *text, int size, int room, struct draw_line *out)
+{
+    struct style s = style_of(size);
+
+    return take_line(&s, text, room, out);
+}
+
+int draw_text_width(const char *text, size_t len, int size)
+{
+    struct style s = style_of(size);
+    const char *end = text + len;
+    int width = 0;
+
+    while (text < end)
+        width += char_width(&s, next_char(&text));
+    return width;
+}
+
+void draw_text(struct picture *p, int x, int y, const struct draw_line *line, int size,
+               uint32_t ink)
+{
+    struct style s = style_of(size);
+
+    if (y < p->height && y + s.line > 0)
+        draw_line(p, &s, line, x, y, ink);
+}
+
+void draw_fill(struct picture *p, int x, int y, int width, int height, uint32_t color)
+{
+    int right = x + width < p->width ? x + width : p->width;
+    int bottom = y + height < p->height ? y + height : p->height;
+
+    for (int row = y < 0 ? 0 : y; row < bottom; row++)
+        for (int col = x < 0 ? 0 : x; col < right; col++)
+            p->pixels[(size_t)row * p->width + (size_t)col] = color;
 }
 
 /* ---- the box ---- */
@@ -209,20 +270,15 @@ static void draw_line(struct picture *p, const struct style *s, const struct lin
 /* A line of some fifty characters is a third of a usual screen, and legible on a large one. */
 static struct style style_for(uint16_t width, uint16_t height)
 {
-    struct style s = {.size = height / 40};
+    int size = height / 40;
 
-    if (s.size < 15)
-        s.size = 15;
-    if (s.size > 54)
-        s.size = 54;
-    if (s.size > width / 16)
-        s.size = width / 16;
-    s.scale = s.size < 24 ? 1 : s.size / 12;
-    s.line = face ? s.size * 3 / 2 : (DRAW_BUILTIN_HEIGHT + 4) * s.scale;
-    s.margin = s.size;
-    if (face)
-        FT_Set_Pixel_Sizes(face, 0, (FT_UInt)s.size);
-    return s;
+    if (size < 15)
+        size = 15;
+    if (size > 54)
+        size = 54;
+    if (size > width / 16)
+        size = width / 16;
+    return style_of(size);
 }
 
 static void fill(struct picture *p)
@@ -240,7 +296,7 @@ static void fill(struct picture *p)
 int draw_box(struct picture *out, const char *text, uint16_t screen_width, uint16_t screen_height)
 {
     struct style s;
-    struct line lines[LINES_MAX];
+    struct draw_line lines[LINES_MAX];
     size_t count = 0;
     int widest = 0, room, height;
 
@@ -267,8 +323,8 @@ int draw_box(struct picture *out, const char *text, uint16_t screen_width, uint1
         return ERR_MEMORY;
     fill(out);
     for (size_t i = 0; i < count; i++)
-        draw_line(out, &s, &lines[i], (out->width - lines[i].width) / 2,
-                  s.margin + (int)i * s.line);
+        draw_line(out, &s, &lines[i], (out->width - lines[i].width) / 2, s.margin + (int)i * s.line,
+                  INK);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #ifndef RDP_DRAW_H
 #define RDP_DRAW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,5 +37,26 @@ void draw_unload_font(void);
 MUST_CHECK int draw_box(struct picture *out, const char *text, uint16_t screen_width,
                         uint16_t screen_height);
 void picture_finish(struct picture *p);
+
+/* ---- for pictures that are laid out elsewhere: form_draw.c ---- */
+
+/* A part of a text that stands in one line. */
+struct draw_line {
+    const char *start;
+    size_t len;
+    int width; /* pixels */
+};
+
+bool draw_has_font(void); /* otherwise the built-in one, which has ASCII only */
+/* size: of the font, in pixels, here and below. */
+int draw_line_height(int size);
+/* The first line of text in `room` pixels, broken between words; returns where the next one
+ * begins. */
+const char *draw_take_line(const char *text, int size, int room, struct draw_line *out);
+int draw_text_width(const char *text, size_t len, int size);
+/* Blended onto the picture; x, y: left upper corner of the line. What is outside is left out. */
+void draw_text(struct picture *p, int x, int y, const struct draw_line *line, int size,
+               uint32_t ink);
+void draw_fill(struct picture *p, int x, int y, int width, int height, uint32_t color);
 
 #endif
