@@ -204,7 +204,7 @@ struct link_ready { /* logged in at the target: connecting becomes active */
 
 struct link_record_open {
     uint32_t channel; /* 1 for the first of the session */
-    uint8_t kind;     /* enum link_channel_kind */
+    uint8_t kind;     /* enum link_channel_kind; of RDP it says nothing */
     uint8_t has_pty;
     uint16_t cols, rows;
     char command[LINK_COMMAND_MAX];

@@ -95,7 +95,11 @@ enum policy_rdp_channel {
       "clipboard|drives|printers|sound|microphone|camera|usb|smartcard",                         \
       "clipboard drives printers sound microphone camera usb smartcard", 0, 255,                 \
       "What an RDP session may share between client and target beside the desktop: clipboard; "  \
-      "drives (and ports), printers, smartcard; sound; microphone; camera; usb. Or none, or all.")
+      "drives (and ports), printers, smartcard; sound; microphone; camera; usb. Or none, or "    \
+      "all.")                                                                                    \
+    X(record_rdp, "rdp", "recording", POLICY_BOOL, NULL, "yes", 0, 1,                            \
+      "Record RDP desktops: what the screen was sent, when keys and buttons were used, and "     \
+      "where the pointer was. Which keys they were is kept with input = all only.")
 
 /* Keys whose value is a text; they follow the others in every list. */
 #define POLICY_TEXTS(X)                                                                          \
@@ -170,7 +174,8 @@ MUST_CHECK int policy_overlay_set(struct policy_overlay *o, const char *assignme
 void policy_overlay_text(const struct policy_overlay *o, struct buffer *out);
 MUST_CHECK int policy_overlay_parse(struct policy_overlay *o, const char *text, char *err,
                                     size_t err_len);
-/* Lay o over p: keys set in o replace those of p. */
+/* Lay o over p: keys set in o replace those of p. `record` is for desktops too, where `record_rdp`
+ * does not say otherwise. */
 void policy_apply(struct policy *p, const struct policy_overlay *o);
 
 #endif

@@ -34,7 +34,7 @@ static_assert(sizeof(struct policy) == sizeof(uint64_t) * KEY_COUNT + POLICY_TEX
 
 uint8_t policy_key_since(const struct policy_key *key)
 {
-    static const char *const fourth[] = {"redirect_to"};
+    static const char *const fourth[] = {"redirect_to", "record_rdp"};
 
     for (size_t i = 0; i < sizeof(fourth) / sizeof(fourth[0]); i++)
         if (strcmp(key->key, fourth[i]) == 0)
@@ -489,6 +489,15 @@ int policy_overlay_parse(struct policy_overlay *o, const char *text, char *err, 
     return result;
 }
 
+static bool is_set(const struct policy_overlay *o, size_t offset)
+{
+    size_t i = 0;
+
+    while (policy_keys[i].offset != offset)
+        i++;
+    return o->set & UINT32_C(1) << i;
+}
+
 void policy_apply(struct policy *p, const struct policy_overlay *o)
 {
     for (size_t i = 0; i < policy_key_count; i++) {
@@ -498,4 +507,7 @@ void policy_apply(struct policy *p, const struct policy_overlay *o)
             memcpy((uint8_t *)p + key->offset, (const uint8_t *)&o->values + key->offset,
                    policy_is_text(key) ? POLICY_TEXT_MAX : sizeof(uint64_t));
     }
+    if (is_set(o, offsetof(struct policy, record)) &&
+        !is_set(o, offsetof(struct policy, record_rdp)))
+        p->record_rdp = o->values.record;
 }

@@ -835,6 +835,7 @@ const struct tracker_relay_ops links_relay_ops = {relay_notice_op, relay_end_op,
 static void keep_fixed(struct policy *fresh, const struct policy *old)
 {
     fresh->record = old->record;
+    fresh->record_rdp = old->record_rdp;
     fresh->input = old->input;
     fresh->on_failure = old->on_failure;
     fresh->channels = old->channels;

@@ -309,8 +309,7 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
         route_refused(l, END_POLICY, text);
         return;
     }
-    /* RDP is not recorded yet: a full disk is nothing to it */
-    if (l->protocol != PROTOCOL_SSH || !l->policy.record ||
+    if (!(l->protocol == PROTOCOL_RDP ? l->policy.record_rdp : l->policy.record) ||
         l->policy.on_failure == ON_FAILURE_CONTINUE) {
         open_route(l, &target);
     } else if (recordings_check(b->recordings, space_told, l->links, l->serial) == 0) {

@@ -421,12 +421,14 @@ static struct recorded *find(const struct recordings *r, uint64_t session_id, ui
     return NULL;
 }
 
-static void file_name(char *dst, size_t len, uint64_t session_id, uint32_t channel)
+static void file_name(char *dst, size_t len, uint64_t session_id, uint32_t channel, bool is_desktop)
 {
+    const char *end = is_desktop ? "rdp.zst" : "cast.zst";
+
     if (channel <= 1)
-        snprintf(dst, len, "%llu.cast.zst", (unsigned long long)session_id);
+        snprintf(dst, len, "%llu.%s", (unsigned long long)session_id, end);
     else
-        snprintf(dst, len, "%llu.%u.cast.zst", (unsigned long long)session_id, channel);
+        snprintf(dst, len, "%llu.%u.%s", (unsigned long long)session_id, channel, end);
 }
 
 static struct recorded *track(struct recordings *r, const struct store_recording *row, int fd)
@@ -449,7 +451,7 @@ int recordings_check(struct recordings *r, recordings_answer_fn fn, void *arg, u
     return ask(r, &w, "", "");
 }
 
-int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel,
+int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel, bool is_desktop,
                     recordings_answer_fn fn, void *arg, uint64_t serial)
 {
     struct waiting w = {
@@ -460,7 +462,7 @@ int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel,
 
     gmtime_r(&now, &tm);
     strftime(day, sizeof(day), "%Y-%m-%d", &tm);
-    file_name(name, sizeof(name), session_id, channel);
+    file_name(name, sizeof(name), session_id, channel, is_desktop);
     snprintf(w.path, sizeof(w.path), "%s/%s", day, name);
     return ask(r, &w, day, name);
 }

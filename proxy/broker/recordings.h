@@ -47,10 +47,11 @@ typedef void (*recordings_answer_fn)(const struct recordings_answer *a, void *ar
 /* May a new recording begin? Negative: could not even ask, and fn is not called. */
 MUST_CHECK int recordings_check(struct recordings *r, recordings_answer_fn fn, void *arg,
                                 uint64_t serial);
-/* Open the file of a channel: O_APPEND|O_EXCL|O_NOFOLLOW below a directory of the day. Negative:
- * could not even ask, and fn is not called. */
+/* Open the file of a channel: O_APPEND|O_EXCL|O_NOFOLLOW below a directory of the day, .cast.zst
+ * or, of a desktop, .rdp.zst. Negative: could not even ask, and fn is not called. */
 MUST_CHECK int recordings_open(struct recordings *r, uint64_t session_id, uint32_t channel,
-                               recordings_answer_fn fn, void *arg, uint64_t serial);
+                               bool is_desktop, recordings_answer_fn fn, void *arg,
+                               uint64_t serial);
 /* A broker that restarted takes the session's recordings up again. */
 void recordings_adopt(struct recordings *r, uint64_t session_id);
 void recordings_frame(struct recordings *r, uint64_t session_id, uint32_t channel, uint64_t frames,

@@ -113,9 +113,9 @@ static const struct {
      "none, or all"},
     {"channels=10", "channels: '10' is not one of "
                     "shell|exec|sftp|forward|remote-forward|agent|x11|streamlocal, none and all"},
-    {"forward_to=db01",
-     "forward_to: 'db01' is not a destination: write none, any, or HOST:PORT such as db*.corp:5432, "
-     "10.0.0.*:8000-8099 or [fd00::*]:*"},
+    {"forward_to=db01", "forward_to: 'db01' is not a destination: write none, any, or HOST:PORT "
+                        "such as db*.corp:5432, "
+                        "10.0.0.*:8000-8099 or [fd00::*]:*"},
     {"forward_to=,", "forward_to: needs none, any, or patterns HOST:PORT"},
     {"idle_aftr=5m", "'idle_aftr' is not a policy key (did you mean 'idle_after'?)"},
     {"ssh=yes", "'ssh' is not a policy key (did you mean 'record'?)"},
@@ -278,6 +278,35 @@ static void older_links_know_fewer_keys(void **unused)
     assert_int_equal(policy_key_since(key_of("channels")), 3);
     assert_int_equal(policy_key_since(key_of("forward_to")), 3);
     assert_int_equal(policy_key_since(key_of("redirect_to")), 4);
+    assert_int_equal(policy_key_since(key_of("record_rdp")), 4);
+}
+
+/* `record` on a target, role or grant is for terminals and desktops. */
+static void record_is_for_both(void **unused)
+{
+    static const struct {
+        const char *first, *second;
+        unsigned ssh, rdp;
+    } rows[] = {{"idle_after=1m", NULL, 1, 1},
+                {"record=no", NULL, 0, 0},
+                {"record_rdp=no", NULL, 1, 0},
+                {"record=no", "record_rdp=yes", 0, 1},
+                {"record_rdp=no", "record=yes", 1, 0}};
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct policy_overlay o = {0};
+        struct policy p;
+        char err[200];
+
+        policy_defaults(&p);
+        assert_int_equal(policy_overlay_set(&o, rows[i].first, err, sizeof(err)), 0);
+        if (rows[i].second)
+            assert_int_equal(policy_overlay_set(&o, rows[i].second, err, sizeof(err)), 0);
+        policy_apply(&p, &o);
+        assert_int_equal(p.record, rows[i].ssh);
+        assert_int_equal(p.record_rdp, rows[i].rdp);
+    }
 }
 
 static void the_last_one_laid_over_wins(void **unused)
@@ -312,6 +341,7 @@ int main(void)
         cmocka_unit_test(destinations_are_shown),
         cmocka_unit_test(older_links_know_fewer_keys),
         cmocka_unit_test(the_last_one_laid_over_wins),
+        cmocka_unit_test(record_is_for_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,7 +112,7 @@ static int open_channel(struct fixture *f, uint32_t channel)
 {
     struct told t = {.has_come = false};
 
-    assert_int_equal(recordings_open(f->r, f->session, channel, on_answer, &t, 77), 0);
+    assert_int_equal(recordings_open(f->r, f->session, channel, channel == 3, on_answer, &t, 77), 0);
     await(f, &t);
     assert_int_equal(t.answer.channel, channel);
     assert_int_equal(t.answer.session_id, f->session);
@@ -224,7 +224,7 @@ static void the_end_answers(void **state)
     struct fixture *f = *state;
     struct told t = {.has_come = false};
 
-    assert_int_equal(recordings_open(f->r, f->session, 5, on_answer, &t, 77), 0);
+    assert_int_equal(recordings_open(f->r, f->session, 5, false, on_answer, &t, 77), 0);
     assert_int_equal(recordings_count(f->r, f->session), 1);
     workers_destroy(f->workers); /* which runs it, or says that it was not run */
     f->workers = workers_create(f->base, 1, 16);

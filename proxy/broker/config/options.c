@@ -21,15 +21,16 @@ const struct option_section option_sections[] = {
     {"proxy", "The daemon itself: where it keeps things, who it runs as, how long it waits."},
     {"ssh",
      "The SSH door. channels and forward_to may also be set on a role, a target or a grant."},
-    {"rdp", "The RDP door. RDP sessions are not recorded yet. channels (there called rdp_channels) "
+    {"rdp", "The RDP door. channels (there called rdp_channels) "
             "and redirect_to may also be set on a role, a target or a grant."},
     {"control", "The socket that sallyctl speaks to."},
     {"idle", "When a session counts as idle, and what happens then. Each key may also be set on a "
              "role, a target or a grant; the narrowest wins."},
     {"limits", "How much is allowed. sessions_per_user, max_duration and channels (there called "
                "max_channels) may also be set on a role, a target or a grant."},
-    {"recording", "What sessions leave behind. ssh (there called record), input and on_failure may "
-                  "also be set on a role, a target or a grant."},
+    {"recording", "What sessions leave behind. ssh and rdp (there called record, which is for "
+                  "both, and record_rdp), input and on_failure may also be set on a role, a "
+                  "target or a grant."},
 };
 const size_t option_section_count = sizeof(option_sections) / sizeof(option_sections[0]);
 
