@@ -9,13 +9,15 @@ DEPS_BUILD=(gcc cmake ninja-build pkg-config libssh-dev libevent-dev libssl-dev 
     libjansson-dev libsmartcols-dev libcrypt-dev libzstd-dev libseccomp-dev libncurses-dev
     libfreetype-dev fonts-dejavu-core libvterm-dev libxkbcommon-dev xkb-data libx11-data
     liboath-dev libqrencode-dev libpam0g-dev
+    libavcodec-dev libavformat-dev libswscale-dev libavutil-dev
     openssh-client openssh-server passwd util-linux scdoc)
 
-# NTLM for RDP comes from FreeRDP's WinPR, whose package has its version in its name.
+# NTLM for RDP comes from FreeRDP's WinPR, pictures of recordings from its client library; the
+# packages have the version in their names.
 if grep -qs '^VERSION_ID="12"' /etc/os-release; then
-    DEPS_BUILD+=(libwinpr2-dev)
+    DEPS_BUILD+=(libwinpr2-dev freerdp2-dev)
 else
-    DEPS_BUILD+=(libwinpr3-dev)
+    DEPS_BUILD+=(libwinpr3-dev freerdp3-dev)
 fi
 
 # To test: the second compiler with its fuzzer, checkers, clients and terminals.
@@ -24,7 +26,7 @@ DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-p
     ansible-core curl iproute2 mosh nftables python3-asyncssh sshfs xauth
     vim less rsync git procps sudo sqlite3
     xvfb xrdp tigervnc-standalone-server rdesktop xdotool x11-apps x11-utils x11-xserver-utils xclip
-    xterm)
+    xterm ffmpeg)
 if grep -qs '^VERSION_ID="12"' /etc/os-release; then
     DEPS_TEST+=(winpr-utils freerdp2-x11 freerdp2-shadow-x11)
 else
