@@ -37,6 +37,8 @@
 #define LINK_HOPS_MAX    4   /* servers on the way to a target */
 #define LINK_COOKIE      32  /* SHA-256 */
 
+#define LINK_REDIRECT_SINCE 4 /* the version that brought redirections and reconnect cookies */
+
 /* What a relay is doing, as HELLO tells a broker that adopts it. */
 enum link_phase { LINK_PHASE_LOGIN, LINK_PHASE_CHOOSING, LINK_PHASE_SESSION, LINK_PHASE_ENDED };
 

@@ -27,6 +27,7 @@
 #include "proxy/broker/broker.h"
 #include "proxy/broker/dial.h"
 #include "proxy/broker/door.h"
+#include "proxy/broker/cookies.h"
 #include "proxy/broker/links_parts.h"
 #include "proxy/broker/passes.h"
 #include "proxy/broker/recordings.h"
@@ -162,6 +163,7 @@ void link_session_over(struct relay_link *l, enum end_reason reason, const char 
 
     if (!l->session_id)
         return;
+    link_cookie_ended(l, reason);
     recordings_close(b->recordings, l->session_id);
     tracker_closed(b->tracker, l->session_id, reason, author, text);
     l->session_id = 0;
@@ -482,6 +484,8 @@ static const struct handler {
     {LINK_JUMP_CLOSED, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_jump_closed},
     {LINK_RESUMED, STATE_SESSION | STATE_DIALING, link_on_resumed},
     {LINK_DESKTOP, STATE_SESSION, link_on_desktop},
+    {LINK_REDIRECT, STATE_SESSION, link_on_redirect},
+    {LINK_RECONNECT, STATE_SESSION, link_on_reconnect},
     {LINK_EVENT, STATE_CHOOSING | STATE_DIALING | STATE_SESSION, link_on_event},
     {LINK_FILES, STATE_SESSION, link_on_files},
     {LINK_WATCH_CLOSED, STATE_SESSION, link_on_watch_closed},
@@ -719,13 +723,14 @@ struct links *links_create(struct broker *b, char *err, size_t err_len)
                          : 1;
     all->listen_fd = -1;
     all->passes = passes_create(clock_mono_ms());
+    all->cookies = cookies_create();
     TAILQ_INIT(&all->live);
     TAILQ_INIT(&all->dead);
     unlink(addr.sun_path); /* the store's lock says that no other broker is here */
     all->sweep = event_new(b->base, -1, 0, sweep_cb, all);
     all->failures = event_new(b->base, -1, 0, link_failures_cb, all);
     all->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (!all->sweep || !all->failures || !all->passes || all->listen_fd < 0 ||
+    if (!all->sweep || !all->failures || !all->passes || !all->cookies || all->listen_fd < 0 ||
         bind(all->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
         chmod(addr.sun_path, 0600) < 0 || listen(all->listen_fd, LINKS_BACKLOG) < 0) {
         snprintf(err, err_len, "%s/relay.sock: %s", b->config->run_dir, strerror(errno));
@@ -772,6 +777,7 @@ void links_destroy(struct links *all)
     if (all->listen_fd >= 0)
         close(all->listen_fd);
     passes_destroy(all->passes);
+    cookies_destroy(all->cookies);
     free(all);
 }
 

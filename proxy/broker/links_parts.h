@@ -98,6 +98,12 @@ struct relay_link {
     uint8_t terminal_count;
     int page_fd; /* between open and ROUTE_RESULT */
     uint8_t protocol;
+    /* RDP */
+    bool keeps_cookie; /* `cookie` was shown with the route, and is good */
+    bool has_cookie;
+    uint8_t cookie[LINK_COOKIE]; /* with which its client may come back */
+    bool is_redirecting;         /* where its target sends it on is dialed */
+    unsigned redirects;
     /* jumps */
     bool is_outer;       /* has carried some */
     uint32_t jump_count; /* that it carries now */
@@ -124,6 +130,7 @@ struct links {
     uint64_t next_serial;
     uint64_t next_watch;
     struct passes *passes;
+    struct cookies *cookies;
     struct link_message in, out; /* scratch: messages are large */
     struct hops hops;            /* scratch: of the route that is being made */
 };
@@ -230,6 +237,13 @@ void link_on_frame(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_recording_state(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_resumed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_desktop(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_redirect(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_reconnect(struct relay_link *l, struct link_message *m, int *fds);
+/* The session is over: what becomes of its reconnect cookie. */
+void link_cookie_ended(struct relay_link *l, enum end_reason reason);
+/* Does the cookie that a client showed belong to a session that this user may go on in? It is the
+ * new session's, then. */
+bool link_cookie_may_return(struct relay_link *l, const struct link_route *route);
 void link_on_event(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_watch_closed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_files(struct relay_link *l, struct link_message *m, int *fds);

@@ -134,6 +134,8 @@ static void route_connected(struct relay_link *l, int fd, const char *dialed)
     secret_wipe(&secret);
     link_put_ticket(l, &r->ticket.len, r->ticket.data);
     r->policy = l->policy;
+    r->keeps_cookie = l->keeps_cookie;
+    l->has_cookie = l->keeps_cookie; /* until the target gives another one */
     fds[0] = fd;
     fds[1] = l->page_fd;
     link_say_fds(l, fds, 2);
@@ -290,6 +292,7 @@ void link_on_route(struct relay_link *l, struct link_message *m, int *fds)
         return;
     }
     text_copy(l->target, sizeof(l->target), m->route.target);
+    l->keeps_cookie = link_cookie_may_return(l, &m->route);
     l->policy = b->config->policy;
     r = store_resolve(b->store, l->user, m->route.account, l->target, (enum protocol)l->protocol,
                       &l->policy, &target, l->account);

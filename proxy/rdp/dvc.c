@@ -23,15 +23,13 @@ struct message {
     uint32_t channel;
 };
 
-/* The chunk's head, the command byte and the channel's number, which has 1, 2 or 4 bytes. */
-static bool take_message(struct cursor *c, struct message *m)
+/* The command byte and the channel's number, which has 1, 2 or 4 bytes. */
+static bool take_head(struct cursor *c, struct message *m)
 {
-    uint32_t total, flags;
     uint8_t head, low;
     uint16_t middle;
 
-    if (!cursor_le32(c, &total) || !cursor_le32(c, &flags) || !(flags & CHANNEL_FIRST) ||
-        flags & CHANNEL_COMPRESSED || !cursor_u8(c, &head))
+    if (!cursor_u8(c, &head))
         return false;
     m->cmd = head >> 4;
     m->sp = head >> 2 & 3;
@@ -54,19 +52,28 @@ static bool take_message(struct cursor *c, struct message *m)
     }
 }
 
-bool dvc_create_parse(struct cursor data, struct dvc_create *out)
+/* The same behind the chunk's head. */
+static bool take_message(struct cursor *c, struct message *m)
+{
+    uint32_t total, flags;
+
+    return cursor_le32(c, &total) && cursor_le32(c, &flags) && flags & CHANNEL_FIRST &&
+           !(flags & CHANNEL_COMPRESSED) && take_head(c, m);
+}
+
+bool dvc_create_parse(struct cursor message, struct dvc_create *out)
 {
     struct message m;
     size_t len;
 
-    if (!take_message(&data, &m) || m.cmd != CMD_CREATE)
+    if (!take_head(&message, &m) || m.cmd != CMD_CREATE)
         return false;
     out->id_len = m.id_len;
     out->id = m.channel;
-    len = strnlen((const char *)data.at, cursor_left(&data));
+    len = strnlen((const char *)message.at, cursor_left(&message));
     if (len >= sizeof(out->name))
         len = sizeof(out->name) - 1; /* a name that is cut begins as the whole does */
-    memcpy(out->name, data.at, len);
+    memcpy(out->name, message.at, len);
     out->name[len] = '\0';
     return true;
 }

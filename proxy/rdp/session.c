@@ -173,6 +173,8 @@ static void session_finish(void *self)
     rdp_leg_close(&s->user);
     rdp_leg_close(&s->target);
     buffer_finish(&s->desktop.instead);
+    chunks_finish(&s->desktop.dynamic);
+    chunks_finish(&s->desktop.devices);
     turn_finish(&s->turn);
     free(s);
 }
@@ -186,6 +188,8 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
     s->relay = r;
     text_copy(s->separators, sizeof(s->separators), limits->separators);
     buffer_init(&s->desktop.instead, TPKT_MAX);
+    chunks_init(&s->desktop.dynamic);
+    chunks_init(&s->desktop.devices);
     rdp_leg_init(&s->user, "user");
     rdp_leg_init(&s->target, "target");
     if (turn_init(&s->turn, relay_base(r), rdp_wake, s) < 0 ||

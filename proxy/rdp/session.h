@@ -19,6 +19,7 @@
 #include <sallyport/login.h>
 #include <sallyport/secret.h>
 
+#include "proxy/rdp/chunks.h"
 #include "proxy/rdp/leg.h"
 #include "proxy/rdp/wire.h"
 #include "proxy/relay/relay.h"
@@ -97,6 +98,7 @@ struct desktop {
     bool is_logged_on;
     uint32_t error_info; /* what the target gave as its reason; 0 none */
     struct dvc_state dvc;
+    struct chunks dynamic, devices; /* of drdynvc from the target, of rdpdr from the client */
     struct input_state input;
     uint64_t dropped; /* PDUs that went nowhere */
     /* of the run that is looked at */
@@ -188,9 +190,10 @@ void channels_describe(const struct rdp_session *s, char *dst, size_t len);
 /* In a capability PDU at `at` (the frame f): virtual channels are not compressed. */
 void channels_stay_readable(enum share_type which, const struct share_pdu *pdu,
                             const struct frame *f, uint8_t *at);
-/* The target opens a dynamic channel that is not allowed: it was answered, and must not go on.
- * channel: the target's number of drdynvc. */
-bool channels_block_dynamic(struct rdp_session *s, uint16_t channel, struct cursor data);
+/* The target's data on drdynvc must not go on: it opens what is not allowed, and was answered, or is
+ * not whole yet; what goes on is in `instead`. The frame f, at `at`, may be changed. */
+bool channels_block_dynamic(struct rdp_session *s, const struct mcs_pdu *pdu, uint16_t user_channel,
+                            const struct frame *f, uint8_t *at);
 /* The client's data on rdpdr must not go on; what does is in `instead`, which may stay empty. */
 bool channels_filter_devices(struct rdp_session *s, uint16_t channel, struct cursor data,
                              struct buffer *instead);

@@ -322,7 +322,7 @@ static enum verdict look_at_data_of_target(struct rdp_session *s, const struct m
     else if (is_message_channel(s, channel))
         v = cursor_le16(&head, &flags) && flags & SEC_TRANSPORT_REQ ? DROP : PASS;
     else if (is_named(s, channel, "drdynvc")) {
-        if (channels_block_dynamic(s, pdu->channel, pdu->data))
+        if (channels_block_dynamic(s, pdu, channel, f, at))
             return DROP;
         dvc_server_scan(pdu->data, &s->desktop.dvc);
     }

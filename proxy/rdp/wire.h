@@ -339,7 +339,7 @@ struct dvc_create {
     uint32_t id;
     char name[128];
 };
-MUST_CHECK bool dvc_create_parse(struct cursor data, struct dvc_create *out);
+MUST_CHECK bool dvc_create_parse(struct cursor message, struct dvc_create *out);
 /* The client's answer that it could not: data of the static channel drdynvc. */
 void dvc_refusal_put(struct buffer *b, const struct dvc_create *c);
 
@@ -359,14 +359,9 @@ enum device_type {
     DEVICE_SMARTCARD = 0x20
 };
 
-enum devices_verdict { DEVICES_OTHER, DEVICES_WRITTEN, DEVICES_DROP };
-
-/*
- * data: of the static channel rdpdr from the client, CHANNEL_PDU_HEADER included. When it announces
- * devices, those whose type is not in `allowed` are left out: WRITTEN has the new data in b, DROP
- * means that it cannot be read (compressed, in pieces), so that nothing of it may go on. OTHER is
- * something else, which may.
- */
-enum devices_verdict devices_filter(struct cursor data, uint32_t allowed, struct buffer *b);
+/* message: a whole one of the static channel rdpdr, from the client, that announces devices: puts
+ * it to b without those whose type is not in `allowed`. False: it is none, or cannot be read. Which
+ * messages those are: devices_judge() in chunks.h. */
+MUST_CHECK bool devices_filter(struct cursor message, uint32_t allowed, struct buffer *b);
 
 #endif

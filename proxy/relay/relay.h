@@ -47,6 +47,8 @@ struct relay_protocol {
     void (*recording)(void *self, const struct link_recording *answer, int fd);
     /* fd is non-blocking and owned from here; -1 when !result->is_ok. NULL: nothing jumps. */
     void (*jumped)(void *self, const struct link_jump_result *result, int fd);
+    /* In answer to relay_redirect(); as routed(). NULL: it is never called. */
+    void (*redirected)(void *self, const struct link_redirected *result, int target_fd);
     void (*notice)(void *self, enum link_notice kind, const char *text);
     /* Somebody wants to look on: fd is a stream socket, non-blocking, owned from here. NULL: the
      * protocol cannot show anything. */
@@ -88,6 +90,11 @@ void relay_auth_key(struct relay *r, const char *user, bool is_signed, const cha
 bool relay_auth_keyboard(struct relay *r, const char *user);
 void relay_auth_answer(struct relay *r, const void *text, size_t len);
 void relay_route(struct relay *r, const char *account, const char *target);
+/* RDP: the hash of the reconnect cookie that the client showed goes along with relay_route(). */
+void relay_show_cookie(struct relay *r, const uint8_t cookie[LINK_COOKIE]);
+/* RDP: the target sends the session on; host "" is where it was. False: the broker does not know
+ * how. */
+bool relay_redirect(struct relay *r, const char *host, bool needs_secret);
 void relay_targets(struct relay *r, uint32_t offset);
 /* hop: number of a server on the way, 0 the target. */
 void relay_pin_host_key(struct relay *r, uint8_t hop, const char *key_type, const void *blob,
@@ -118,6 +125,8 @@ void relay_recording_state(struct relay *r, uint32_t channel, enum recording_sta
 void relay_event(struct relay *r, const char *kind, const char *text);
 /* RDP: what is shared, comma separated, and what an admin wants to know of both legs. */
 void relay_desktop(struct relay *r, const char *channels, const char *text);
+/* RDP: the hash of the reconnect cookie that the target gave the client. */
+void relay_reconnect(struct relay *r, const uint8_t cookie[LINK_COOKIE]);
 void relay_watch_closed(struct relay *r, const struct link_watch_closed *closed);
 /* What was done to a file; goes in batches, see files.h. */
 void relay_file(struct relay *r, const struct file_row *row);

@@ -45,6 +45,8 @@ struct relay {
     char client_address[64];
     uint16_t client_port;
     char device[SESSION_DEVICE_MAX];
+    bool shows_cookie;
+    uint8_t cookie[LINK_COOKIE]; /* relay_show_cookie() */
 
     /* the broker */
     struct uplink uplink;

@@ -79,7 +79,29 @@ void relay_route(struct relay *r, const char *account, const char *target)
 
     text_copy(route->account, sizeof(route->account), account);
     text_copy(route->target, sizeof(route->target), target);
+    if (r->shows_cookie)
+        route->cookie.len = fit(route->cookie.data, LINK_COOKIE, r->cookie, LINK_COOKIE);
     uplink_put(r, OUTBOX_REQUEST);
+}
+
+void relay_show_cookie(struct relay *r, const uint8_t cookie[LINK_COOKIE])
+{
+    memcpy(r->cookie, cookie, LINK_COOKIE);
+    r->shows_cookie = true;
+}
+
+bool relay_redirect(struct relay *r, const char *host, bool needs_secret)
+{
+    struct link_redirect *redirect;
+
+    if (r->uplink.state == UPLINK_UP && r->uplink.version < LINK_REDIRECT_SINCE)
+        return false;
+    redirect = &uplink_begin(LINK_REDIRECT)->redirect;
+    if (!text_copy(redirect->host, sizeof(redirect->host), host))
+        return false;
+    redirect->needs_secret = needs_secret;
+    uplink_put(r, OUTBOX_REQUEST);
+    return true;
 }
 
 void relay_targets(struct relay *r, uint32_t offset)
@@ -219,6 +241,14 @@ void relay_desktop(struct relay *r, const char *channels, const char *text)
 
     text_copy(d->channels, sizeof(d->channels), channels);
     text_copy(d->text, sizeof(d->text), text);
+    uplink_put(r, OUTBOX_LATEST);
+}
+
+void relay_reconnect(struct relay *r, const uint8_t cookie[LINK_COOKIE])
+{
+    struct link_reconnect *c = &uplink_begin(LINK_RECONNECT)->reconnect;
+
+    c->cookie.len = fit(c->cookie.data, LINK_COOKIE, cookie, LINK_COOKIE);
     uplink_put(r, OUTBOX_LATEST);
 }
 

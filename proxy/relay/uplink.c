@@ -206,6 +206,23 @@ static void on_route_result(struct relay *r, struct link_message *m, int *fds)
         close(target_fd);
 }
 
+static void on_redirected(struct relay *r, struct link_message *m, int *fds)
+{
+    struct link_redirected *result = &m->redirected;
+    int flags = fds[0] < 0 ? -1 : fcntl(fds[0], F_GETFL);
+
+    if (!outbox_answer(&r->outbox, LINK_REDIRECT, 0, NULL) || !listener(r) ||
+        !r->protocol->redirected)
+        return;
+    if (result->is_ok && (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) < 0)) {
+        result->is_ok = 0;
+        text_copy(result->text, sizeof(result->text), "the new connection cannot be used");
+    }
+    r->protocol->redirected(r->self, result, result->is_ok ? fds[0] : -1);
+    if (result->is_ok)
+        fds[0] = -1;
+}
+
 static void forget_rows(struct relay *r)
 {
     free(r->rows);
@@ -386,6 +403,7 @@ static const struct {
     {LINK_HOP, on_hop},
     {LINK_AUTH_PROMPT, on_auth_prompt},
     {LINK_ROUTE_RESULT, on_route_result},
+    {LINK_REDIRECTED, on_redirected},
     {LINK_TARGET_LIST, on_target_list},
     {LINK_TARGET_ROW, on_target_row},
     {LINK_HOST_KEY_RESULT, on_host_key_result},
@@ -503,6 +521,9 @@ void uplink_use(struct relay *r, int fd)
 /* An older broker would take these for nonsense; what they tell is lost to it. */
 static bool is_beyond(const struct relay *r, const struct outbox_item *item)
 {
+    if (r->uplink.version < LINK_REDIRECT_SINCE &&
+        (item->type == LINK_REDIRECT || item->type == LINK_RECONNECT))
+        return true;
     if (r->uplink.version >= 3)
         return false;
     return item->type == LINK_FILES || item->type == LINK_WATCH_CLOSED ||

@@ -9,7 +9,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "proxy/rdp/wire.h"
+#include "proxy/rdp/chunks.h"
 
 struct rdp_walk {
     size_t frames, x224, connects, data, fastpath, infos, demands, confirms, shares, humans;
@@ -78,13 +78,21 @@ static void walk_gcc(const struct mcs_connect *c, struct rdp_walk *w)
 static void walk_channels(struct cursor data)
 {
     struct dvc_create create;
+    struct chunks chunks;
+    struct cursor message;
     struct buffer b;
 
-    buffer_init(&b, TPKT_MAX);
-    if (dvc_create_parse(data, &create))
-        dvc_refusal_put(&b, &create);
-    buffer_reset(&b);
-    (void)devices_filter(data, DEVICE_PRINT, &b);
+    buffer_init(&b, 4 * TPKT_MAX);
+    chunks_init(&chunks);
+    if (chunks_take(&chunks, data, devices_judge, &message) == CHUNKS_WHOLE) {
+        if (dvc_create_parse(message, &create))
+            dvc_refusal_put(&b, &create);
+        buffer_reset(&b);
+        if (devices_filter(message, DEVICE_PRINT, &b))
+            assert(b.len <= cursor_left(&message));
+        chunks_put(&b, MCS_DATA_REQUEST, 1007, 1004, message);
+    }
+    chunks_finish(&chunks);
     buffer_finish(&b);
 }
 
