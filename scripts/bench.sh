@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The benchmark: builds optimised, then measures against haproxy, ssh -J and a direct connection in
-# one run (tests/bench/bench.py). Ends with 1 when a figure misses its limit.
-#   scripts/bench.sh [--quick] [bulk|recorded|echo|logins|storms|silent|idle ...]
+# The benchmark: builds optimised, then measures against haproxy, ssh -J, a plain TLS relay,
+# freerdp3-proxy and a direct connection in one run (tests/bench/bench.py). Ends with 1 when a figure
+# misses its limit.
+#   scripts/bench.sh [--quick] [NAME ...]     names: bulk jumps recorded echo logins storms silent idle
+#                                             rdp rdp-first-pixel rdp-memory rdp-input rdp-logins
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/deps.sh bench

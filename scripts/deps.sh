@@ -24,17 +24,20 @@ fi
 DEPS_TEST=(clang libclang-rt-dev clang-format shellcheck libcmocka-dev python3-pytest
     python3-paramiko python3-pexpect python3-pyte dropbear-bin putty-tools tmux asciinema strace zstd
     ansible-core curl iproute2 mosh nftables python3-asyncssh sshfs xauth
-    vim less rsync git procps sudo sqlite3
-    xvfb xrdp tigervnc-standalone-server rdesktop xdotool x11-apps x11-utils x11-xserver-utils xclip
-    xterm ffmpeg)
+    vim less rsync git procps sudo sqlite3 ffmpeg)
+
+# Desktops to test and to measure with: servers, clients, and what looks at their screens.
+DEPS_DESKTOP=(xvfb xrdp xorgxrdp tigervnc-standalone-server rdesktop xdotool x11-apps x11-utils
+    x11-xserver-utils xclip xterm)
 if grep -qs '^VERSION_ID="12"' /etc/os-release; then
-    DEPS_TEST+=(winpr-utils freerdp2-x11 freerdp2-shadow-x11)
+    DEPS_DESKTOP+=(winpr-utils freerdp2-x11 freerdp2-shadow-x11)
 else
-    DEPS_TEST+=(winpr3-utils freerdp3-x11 freerdp3-shadow-x11)
+    DEPS_DESKTOP+=(winpr3-utils freerdp3-x11 freerdp3-shadow-x11)
 fi
+DEPS_TEST+=("${DEPS_DESKTOP[@]}")
 
 # To measure, besides what building takes.
-DEPS_BENCH=(haproxy python3-pexpect procps)
+DEPS_BENCH=(haproxy python3-pexpect python3-pytest procps iproute2 openssl "${DEPS_DESKTOP[@]}")
 
 # Debian 12's libssh had holes that a proxy is exposed to; this update closes them.
 DEPS_LIBSSH=libssh-4

@@ -1,15 +1,13 @@
 """
-The benchmark: real ssh, sftp and sshd, one run, ratios. Prints a table of figures with the limit
-each is held to and the ciphers and limits it ran under; exit 1 when one misses its limit. The
-anchors (haproxy in TCP mode, `ssh -J` through an OpenSSH jump host, a direct connection) run
-beside the product, alternating, because machines differ and neighbours are noisy.
+The benchmark: real ssh, sftp and sshd (here) and desktops (rdp.py), one run, ratios. Prints a table
+of figures with the limit each is held to and the ciphers and limits it ran under; exit 1 when one
+misses its limit. The anchors (haproxy in TCP mode, `ssh -J` through an OpenSSH jump host, a direct
+connection) run beside the product, alternating, because machines differ and neighbours are noisy.
 
     scripts/bench.sh [--quick] [NAME ...]
 """
 import argparse
 import concurrent.futures
-import contextlib
-import glob
 import os
 import pty
 import select
@@ -24,43 +22,11 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import harness  # noqa: E402
+import rdp  # noqa: E402
+from figures import (cpu, cpu_with_reaped, highest, private_memory, report, rows,  # noqa: E402
+                     run_time)
 
 CIPHER = "aes128-gcm@openssh.com"
-TICK = os.sysconf("SC_CLK_TCK")
-rows = []
-
-
-def report(name, value, unit="", limit=None, at_most=True, note=""):
-    ok = limit is None or (value <= limit if at_most else value >= limit)
-    rows.append(ok)
-    bound = "" if limit is None else "%s %g" % ("<=" if at_most else ">=", limit)
-    print("%-46s %9.3g %-8s %-9s %-6s %s" % (name, value, unit, bound,
-                                             "" if limit is None else "ok" if ok else "MISSED",
-                                             note), flush=True)
-
-
-def cpu(pid):
-    """User + system seconds of a process and of its reaped children."""
-    with open("/proc/%d/stat" % pid) as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def run_time(pid):
-    """As cpu(), of a process with one thread, in nanoseconds instead of ticks."""
-    try:
-        with open("/proc/%d/schedstat" % pid) as f:
-            return int(f.read().split()[0]) / 1e9
-    except OSError:
-        return 0.0
-
-
-def cpu_with_reaped(pid):
-    with open("/proc/%d/stat" % pid) as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return sum(int(x) for x in fields[11:15]) / TICK
-
-
 def aes_time():
     """CPU seconds a GiB for opening and sealing each packet once, by the fastest way there is."""
     spent = 0.0
@@ -69,24 +35,6 @@ def aes_time():
                             "-evp", "aes-128-gcm"], capture_output=True, text=True, check=True)
         spent += 2**30 / float(r.stdout.strip().rsplit(":", 1)[1])
     return spent
-
-
-@contextlib.contextmanager
-def highest(read):
-    """The highest value of read() so far, in a list: a relay is gone when its session is."""
-    peak, done = [read()], threading.Event()
-
-    def watch():
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], read())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()
 
 
 class Haproxy:
@@ -157,7 +105,6 @@ class Bench:
         self.haproxy.stop()
         self.target.stop()
         self.jump.stop()
-        harness.remove_bin_dir()
         subprocess.run(["rm", "-rf", self.dir], check=False)
 
     # -- ways to the target
@@ -439,14 +386,9 @@ class Bench:
             held = list(pool.map(open_one, range(count)))
         time.sleep(3)  # recordings close their frames
         relays = self.proxy.relays()
-        private = []
-        for pid in relays:
-            with open("/proc/%d/smaps_rollup" % pid) as f:
-                private.append(sum(int(line.split()[1]) for line in f
-                                   if line.startswith(("Private_Clean", "Private_Dirty"))))
+        private = [private_memory(pid) for pid in relays]
         report("private memory of an idle relay, of %d" % len(relays),
-               statistics.median(private) / 1024, "MiB", 0.8,
-               note="maximum %.2f" % (max(private) / 1024))
+               statistics.median(private), "MiB", 0.8, note="maximum %.2f" % max(private))
         pids = relays + [self.proxy.process.pid, self.proxy.gate()]
         before, began = sum(cpu(p) for p in pids), time.monotonic()
         time.sleep(10 if self.quick else 30)
@@ -458,7 +400,19 @@ class Bench:
             os.waitpid(pid, 0)
 
 
-FIGURES = ("bulk", "jumps", "recorded", "echo", "logins", "storms", "silent", "idle")
+SSH_FIGURES = ("bulk", "jumps", "recorded", "echo", "logins", "storms", "silent", "idle")
+FIGURES = SSH_FIGURES + rdp.FIGURES
+
+
+def measure(make, names, quick):
+    if not names:
+        return
+    bench = make(quick)
+    try:
+        for name in names:
+            getattr(bench, name.replace("-", "_"))()
+    finally:
+        bench.close()
 
 
 def main():
@@ -469,15 +423,15 @@ def main():
     for name in args.names:
         if name not in FIGURES:
             parser.error("unknown figure %s (one of: %s)" % (name, " ".join(FIGURES)))
-    bench = Bench(args.quick)
+    print("%s\n%-46s %9s %-8s %-9s" % (
+        subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.strip(),
+        "figure", "value", "unit", "limit"))
+    names = args.names or FIGURES
     try:
-        print("%s\n%-46s %9s %-8s %-9s" % (
-            subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr.strip(),
-            "figure", "value", "unit", "limit"))
-        for name in args.names or FIGURES:
-            getattr(bench, name)()
+        measure(Bench, [n for n in names if n in SSH_FIGURES], args.quick)
+        measure(rdp.Bench, [n for n in names if n in rdp.FIGURES], args.quick)
     finally:
-        bench.close()
+        harness.remove_bin_dir()
     return 0 if all(rows) else 1
 
 
