@@ -24,3 +24,6 @@ elseif(SALLYPORT_EXPORT)
 else()
   message(STATUS "sallyport-export is not built: SALLYPORT_EXPORT is off")
 endif()
+# sallyctl starts it
+target_compile_definitions(sp_cli PRIVATE SALLYPORT_LIBEXECDIR="${SALLYPORT_LIBEXECDIR}")
+target_link_libraries(sp_cli PUBLIC m)

@@ -15,6 +15,7 @@
 #include <sallyport/text.h>
 
 #include "control/cli/cli.h"
+#include "control/cli/desktop_export.h"
 #include "control/cli/fetch.h"
 #include "control/cli/output.h"
 #include "control/cli/play.h"
@@ -343,19 +344,29 @@ static int export_to(const char *from, int fd, double at_s)
     return rc < 0 ? CLI_FAILED : CLI_DONE;
 }
 
-static int export_found(struct cli *cli, const json_t *row, const char *to, double at_s)
+/* A terminal's: asciicast. */
+static int export_terminal(struct cli *cli, const json_t *row, const char *from, const char *to)
 {
+    static const char *const of_desktops[] = {"from", "until", "idle-limit", "thumbnail", "exact"};
+    const char *id = json_string_value(json_object_get(row, "id"));
     bool is_file = strcmp(to, "-") != 0;
-    char *from = NULL;
-    int rc = find_path(cli, row, &from), fd = rc == CLI_DONE ? open_export(cli, to) : -1;
+    double at_s = 0;
+    int rc = get_seconds(cli, "at", true, &at_s), fd;
 
-    if (fd < 0) {
-        free(from);
-        return rc == CLI_DONE ? CLI_FAILED : rc;
-    }
+    for (size_t i = 0; rc == CLI_DONE && i < sizeof(of_desktops) / sizeof(of_desktops[0]); i++)
+        if (cli_has(cli, of_desktops[i]))
+            return cli_usage(cli, "--%s is for desktops; recording %s is a terminal's",
+                             of_desktops[i], id);
+    if (rc == CLI_DONE && desktop_export_is_name(to))
+        return cli_usage(cli, "recording %s is a terminal's: name the file .cast (asciicast v2)",
+                         id);
+    if (rc != CLI_DONE)
+        return rc;
+    fd = open_export(cli, to);
+    if (fd < 0)
+        return CLI_FAILED;
     rc = export_to(from, fd, at_s);
     close(fd);
-    free(from);
     if (rc != CLI_DONE && is_file)
         unlink(to); /* half of it would look whole */
     if (rc == CLI_DONE && is_file)
@@ -363,20 +374,31 @@ static int export_found(struct cli *cli, const json_t *row, const char *to, doub
     return rc;
 }
 
+static int export_found(struct cli *cli, const json_t *row, const char *to)
+{
+    const char *id = json_string_value(json_object_get(row, "id"));
+    char *from = NULL;
+    int rc = find_path(cli, row, &from);
+
+    if (rc == CLI_DONE && desktop_export_is_for(from))
+        rc = desktop_export(cli, id, from, to, is_live(cli, row));
+    else if (rc == CLI_DONE)
+        rc = export_terminal(cli, row, from, to);
+    free(from);
+    return rc;
+}
+
 int cmd_recording_export(struct cli *cli)
 {
     const char *to = cli_operand(cli, 1);
     json_t *row = NULL;
-    double at_s = 0;
-    int rc = get_seconds(cli, "at", true, &at_s);
+    int rc;
 
-    if (rc != CLI_DONE)
-        return rc;
     if (strcmp(to, "-") == 0 && isatty(STDOUT_FILENO))
         return cli_usage(cli, "an export does not go onto a terminal; redirect it, or name a file");
     rc = find(cli, cli_operand(cli, 0), &row);
     if (rc == CLI_DONE)
-        rc = export_found(cli, row, to, at_s);
+        rc = export_found(cli, row, to);
     json_decref(row);
     return rc;
 }

@@ -98,7 +98,16 @@ static const struct cli_option recording_play_options[] = {
 };
 
 static const struct cli_option recording_export_options[] = {
-    {"at", 0, VALUE_TEXT, "POSITION", NULL, "Begin at SS, MM:SS or HH:MM:SS."},
+    {"at", 0, VALUE_TEXT, "POSITION", NULL,
+     "Begin at SS, MM:SS or HH:MM:SS; of a picture: the moment. Default: its end."},
+    {"from", 0, VALUE_TEXT, "POSITION", NULL, "Of a video: begin there."},
+    {"until", 0, VALUE_TEXT, "POSITION", NULL, "Of a video: end there."},
+    {"idle-limit", 0, VALUE_TEXT, "SECONDS", NULL,
+     "Of a video: shorten pauses to this long. Default: pauses stay."},
+    {"exact", 0, VALUE_NONE, NULL, NULL,
+     "Of a picture: that very moment, not one up to 2s earlier that is at hand."},
+    {"thumbnail", 0, VALUE_NONE, NULL, NULL,
+     "A small picture, of what stood on the desktop for longest."},
     {"force", 0, VALUE_NONE, NULL, NULL, "Overwrite FILE."},
     END,
 };
@@ -282,7 +291,9 @@ const struct cli_command cli_commands[] = {
     {"recording play", "play", "ID", "@recordings", 1, 1, 0, recording_play_options,
      cmd_recording_play, "Play a recording in the terminal (42, or 42.2 for the second)."},
     {"recording export", NULL, "ID FILE", "@recordings @files", 2, 2, 0, recording_export_options,
-     cmd_recording_export, "Write a recording as asciicast v2; FILE - is stdout."},
+     cmd_recording_export,
+     "Write a recording: a terminal's as asciicast v2 (FILE - is stdout), a desktop's as .mp4 or "
+     ".png."},
     {"user add", NULL, "NAME", "", 1, 1, 0, user_add_options, cmd_user_add,
      "Add a user; asks for the password on a terminal."},
     {"user ls", NULL, "", "", 0, 0, CLI_LIST, NULL, cmd_user_ls, "List users."},
