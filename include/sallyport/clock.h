@@ -10,6 +10,7 @@
 
 /* CLOCK_MONOTONIC in milliseconds. Never fails, never goes back, survives clock changes. */
 int64_t clock_mono_ms(void);
+int64_t clock_mono_us(void); /* the same clock */
 
 /* CLOCK_REALTIME in microseconds since 1970 UTC. */
 int64_t clock_wall_us(void);

@@ -94,6 +94,11 @@ bool channels_are_all(const struct rdp_session *s)
     return s->t.allowed == POLICY_RDP_ALL;
 }
 
+bool channels_are_read(const struct rdp_session *s)
+{
+    return !channels_are_all(s) || rdp_record_reads(s);
+}
+
 void channels_describe(const struct rdp_session *s, char *dst, size_t len)
 {
     size_t at = (size_t)snprintf(dst, len, "desktop");
@@ -182,7 +187,7 @@ static bool may_pass(struct rdp_session *s, uint16_t channel, struct cursor mess
         return lower_version(message, at);
     if (!memchr(message.at, 0, cursor_left(&message)) || !dvc_create_parse(message, &create))
         return false;
-    if (is_dynamic_allowed(create.name, s->t.allowed))
+    if (channels_are_all(s) || is_dynamic_allowed(create.name, s->t.allowed))
         return true;
     refuse(s, channel, &create);
     return false;
@@ -194,7 +199,7 @@ bool channels_block_dynamic(struct rdp_session *s, const struct mcs_pdu *pdu, ui
     struct chunks *c = &s->desktop.dynamic;
     struct cursor message;
 
-    if (channels_are_all(s))
+    if (!channels_are_read(s))
         return false;
     switch (chunks_take(c, pdu->data, judge_dynamic, &message)) {
     case CHUNKS_PASS:

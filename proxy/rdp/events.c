@@ -47,14 +47,14 @@ bool input_begin_slow(struct input_reader *r, struct cursor body)
     return true;
 }
 
-static bool take_pointer(struct cursor *c, bool is_used, struct input_event *out)
+static bool take_pointer(struct cursor *c, enum input_kind kind, struct input_event *out)
 {
     uint16_t flags;
 
     if (!cursor_le16(c, &flags) || !cursor_le16(c, &out->x) || !cursor_le16(c, &out->y))
         return false;
     out->flags = flags;
-    out->kind = is_used ? INPUT_POINTER : INPUT_NONE;
+    out->kind = kind;
     return true;
 }
 
@@ -77,10 +77,11 @@ static bool take_fast(struct cursor *c, struct input_event *out)
         out->kind = INPUT_UNICODE;
         return cursor_le16(c, &out->code);
     case FAST_MOUSE:
-        return take_pointer(c, true, out);
+        return take_pointer(c, INPUT_POINTER, out);
     case FAST_MOUSEX:
+        return take_pointer(c, INPUT_BUTTONS, out);
     case FAST_RELMOUSE:
-        return take_pointer(c, false, out);
+        return take_pointer(c, INPUT_NONE, out);
     case FAST_SYNC:
         out->kind = INPUT_SYNC;
         out->flags = head & 0x1f;
@@ -117,10 +118,11 @@ static bool take_slow(struct cursor *c, struct input_event *out)
     case SLOW_UNICODE:
         return take_slow_key(c, INPUT_UNICODE, out);
     case SLOW_MOUSE:
-        return take_pointer(c, true, out);
+        return take_pointer(c, INPUT_POINTER, out);
     case SLOW_MOUSEX:
+        return take_pointer(c, INPUT_BUTTONS, out);
     case SLOW_RELMOUSE:
-        return take_pointer(c, false, out);
+        return take_pointer(c, INPUT_NONE, out);
     case SLOW_SYNC:
         out->kind = INPUT_SYNC;
         return cursor_le16(c, &pad) && cursor_le32(c, &out->flags);

@@ -16,7 +16,8 @@ enum input_kind {
     INPUT_SCANCODE,
     INPUT_UNICODE,
     INPUT_SYNC,
-    INPUT_POINTER
+    INPUT_POINTER,
+    INPUT_BUTTONS /* the fourth and fifth button: TS_POINTERX_EVENT */
 };
 
 /* TS_SYNC_EVENT */
@@ -26,8 +27,11 @@ enum input_kind {
 /* TS_POINTER_EVENT */
 #define INPUT_POINTER_NEGATIVE 0x0100u
 #define INPUT_POINTER_WHEEL    0x0200u
+#define INPUT_POINTER_HWHEEL   0x0400u
 #define INPUT_POINTER_MOVE     0x0800u
 #define INPUT_POINTER_BUTTON1  0x1000u
+#define INPUT_POINTER_BUTTON2  0x2000u
+#define INPUT_POINTER_BUTTON3  0x4000u
 #define INPUT_POINTER_DOWN     0x8000u
 
 struct input_event {
@@ -35,7 +39,7 @@ struct input_event {
     bool is_release;  /* of SCANCODE, UNICODE */
     bool is_extended; /* of SCANCODE: behind 0xe0 or 0xe1 */
     uint16_t code;    /* scancode, or a unit of UTF-16 */
-    uint32_t flags;   /* of SYNC, POINTER */
+    uint32_t flags;   /* of SYNC, POINTER, BUTTONS: 1 the fourth, 2 the fifth */
     uint16_t x, y;
 };
 

@@ -324,6 +324,7 @@ static void keep(struct leg *l, const uint8_t *data, size_t len)
 void rdp_leg_send(struct leg *l, const void *data, size_t len)
 {
     const uint8_t *at = data;
+    size_t all = len;
 
     if (l->out_len > 0)
         flush_out(l);
@@ -337,6 +338,8 @@ void rdp_leg_send(struct leg *l, const void *data, size_t len)
     }
     if (len > 0 && rdp_leg_is_alive(l))
         keep(l, at, len);
+    if (l->tap)
+        l->tap(l->arg, data, all);
 }
 
 /* ---- the loop ---- */

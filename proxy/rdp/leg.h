@@ -48,6 +48,7 @@ struct leg {
     size_t out_start, out_len, out_cap;
     char error[128];
     void (*wake)(void *arg);
+    void (*tap)(void *arg, const void *data, size_t len); /* NULL, or sees what is sent */
     void *arg;
 };
 

@@ -59,6 +59,7 @@ void rdp_end(struct rdp_session *s, enum end_reason reason, const char *author, 
     if (s->phase >= PHASE_ENDING)
         return;
     log_debug("ends: %s by %s: %s", end_reason_name(reason), author, text);
+    rdp_record_notice(s, sentence);
     e->from = s->phase;
     e->reason = reason;
     e->step = END_STEP_BEGIN;
@@ -152,6 +153,7 @@ static void take_turn(struct rdp_session *s)
     rdp_notice_step(s, now_ms);
     check_ends(s);
     ending_step(s, now_ms);
+    rdp_record_tick(s);
     rdp_leg_settle(&s->user);
     rdp_leg_settle(&s->target);
     if (has_work(&s->user) || has_work(&s->target))
@@ -168,6 +170,7 @@ static void session_finish(void *self)
 
     if (!s)
         return;
+    rdp_record_finish(s);
     rdp_user_finish(s);
     rdp_target_finish(s);
     rdp_leg_close(&s->user);
@@ -233,16 +236,14 @@ static void session_host_key_result(void *self, bool is_ok, const char *text)
     rdp_target_pinned(self, is_ok, text);
 }
 
-/* Nor for a recording. */
 static void session_recording(void *self, const struct link_recording *answer, int fd)
 {
-    (void)self, (void)answer;
-    if (fd >= 0)
-        close(fd);
+    rdp_record_answer(self, answer, fd);
 }
 
 static void session_notice(void *self, enum link_notice kind, const char *text)
 {
+    rdp_record_notice(self, text);
     rdp_notice_add(self, text, kind == LINK_NOTICE_MESSAGE);
 }
 

@@ -21,6 +21,7 @@
 
 #include "proxy/rdp/chunks.h"
 #include "proxy/rdp/leg.h"
+#include "proxy/rdp/record.h"
 #include "proxy/rdp/wire.h"
 #include "proxy/relay/relay.h"
 #include "proxy/relay/turn.h"
@@ -74,6 +75,7 @@ struct target_side {
     enum rdp_target_step step;
     struct link_route_result *route; /* owned, secret; gone when Client Info is sent */
     char name[NAME_MAX_LEN + 1];
+    char account[ACCOUNT_MAX_LEN + 1];
     int64_t deadline_ms;
     uint32_t selected;                   /* PROTOCOL_SSL_BIT or PROTOCOL_HYBRID_BIT */
     struct credssp *nla;                 /* owned, while it runs */
@@ -146,6 +148,7 @@ struct rdp_session {
     struct user_side u;
     struct target_side t;
     struct desktop desktop;
+    struct rdp_record record;
     struct notice notice;
     struct ending ending;
 };
@@ -185,6 +188,8 @@ void nla_finish(struct rdp_session *s);
 /* Which of the client's channels lead nowhere; before the target is told of them. */
 void channels_choose(struct rdp_session *s, uint64_t allowed);
 bool channels_are_all(const struct rdp_session *s);
+/* Somebody has to be able to read them: policy, or a recording. */
+bool channels_are_read(const struct rdp_session *s);
 /* "desktop,clipboard,sound" */
 void channels_describe(const struct rdp_session *s, char *dst, size_t len);
 /* In a capability PDU at `at` (the frame f): virtual channels are not compressed. */

@@ -101,10 +101,11 @@ static void look_at_share_of_user(struct rdp_session *s, const struct share_pdu 
     if (pdu->type == SHARE_CONFIRM_ACTIVE) {
         look_at_confirm(s, pdu);
     } else if (pdu->type == SHARE_DATA && !pdu->is_compressed) {
-        if (pdu->data_type == DATA_INPUT &&
-            input_slowpath_scan(pdu->body, &s->desktop.input, &is_human) == PARSE_OK)
-            s->desktop.is_human |= is_human;
-        else if (pdu->data_type == DATA_SHUTDOWN_REQUEST)
+        if (pdu->data_type == DATA_INPUT) {
+            rdp_record_slowpath(s, pdu->body);
+            if (input_slowpath_scan(pdu->body, &s->desktop.input, &is_human) == PARSE_OK)
+                s->desktop.is_human |= is_human;
+        } else if (pdu->data_type == DATA_SHUTDOWN_REQUEST)
             s->desktop.wants_exit = true;
     }
 }
@@ -126,8 +127,11 @@ static enum verdict look_at_io_of_user(struct rdp_session *s, const struct mcs_p
             return DROP;
         if (share.type != SHARE_FLOW)
             put_le16(at + offset + SHARE_AT_SOURCE, s->t.user_id);
-        if (share.type == SHARE_CONFIRM_ACTIVE && !channels_are_all(s))
-            channels_stay_readable(SHARE_CONFIRM_ACTIVE, &share, f, at);
+        if (share.type == SHARE_CONFIRM_ACTIVE) {
+            rdp_record_confirm(s, cursor_of(f->data + offset, share.len));
+            if (channels_are_read(s))
+                channels_stay_readable(SHARE_CONFIRM_ACTIVE, &share, f, at);
+        }
         look_at_share_of_user(s, &share);
     }
     return PASS;
@@ -172,6 +176,7 @@ static enum verdict look_at_user(struct rdp_session *s, const struct frame *f, u
     if (f->kind == FRAME_FASTPATH) {
         if (!s->desktop.has_demand)
             return DROP;
+        rdp_record_fastpath(s, f->data[0], frame_body(f));
         if (input_fastpath_scan(f->data[0], frame_body(f), &s->desktop.input, &is_human) ==
             PARSE_OK)
             s->desktop.is_human |= is_human;
@@ -301,7 +306,7 @@ static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs
     while (v == PASS && cursor_left(&c) > 1) {
         if (share_next(&c, &share) != PARSE_OK)
             return end_for_nonsense(s, true);
-        if (share.type == SHARE_DEMAND_ACTIVE && !channels_are_all(s))
+        if (share.type == SHARE_DEMAND_ACTIVE && channels_are_read(s))
             channels_stay_readable(SHARE_DEMAND_ACTIVE, &share, f, at);
         v = look_at_share_of_target(s, &share);
     }
@@ -375,6 +380,14 @@ static bool is_over(const struct way *w)
     return w->s->phase != PHASE_RELAYING;
 }
 
+/* The tap of the client's leg must know whose it is. */
+static void hand_on(const struct way *w, const void *data, size_t len)
+{
+    w->s->record.is_theirs = w->to == &w->s->user;
+    rdp_leg_send(w->to, data, len);
+    w->s->record.is_theirs = false;
+}
+
 /* Hand on what passes in as few pieces as there are gaps. */
 static void run(struct way *w)
 {
@@ -394,18 +407,18 @@ static void run(struct way *w)
             break;
         if (v != PASS) { /* send what is before it; go on behind it */
             if (f.data > start)
-                rdp_leg_send(w->to, start, (size_t)(f.data - start));
+                hand_on(w, start, (size_t)(f.data - start));
             w->passed += (size_t)(f.data - start);
             start = c.at;
             if (instead->len && !instead->failed)
-                rdp_leg_send(w->to, instead->data, instead->len);
+                hand_on(w, instead->data, instead->len);
             buffer_reset(instead);
             w->s->desktop.dropped += v == DROP;
         }
         can_go_on = v != STOP && !is_over(w);
     }
     if (c.at > start)
-        rdp_leg_send(w->to, start, (size_t)(c.at - start));
+        hand_on(w, start, (size_t)(c.at - start));
     w->passed += (size_t)(c.at - start);
     rdp_leg_use(w->from, (size_t)(c.at - begin));
 }
@@ -457,6 +470,7 @@ void splice_step(struct rdp_session *s)
 
 void splice_settle(struct rdp_session *s)
 {
+    const struct way w = {.s = s, .from = &s->target, .to = &s->user};
     struct cursor c = rdp_leg_input(&s->target);
     struct frame f;
 
@@ -464,7 +478,7 @@ void splice_settle(struct rdp_session *s)
         uint8_t *at = s->target.in + s->target.in_start;
 
         if (look_at_target(s, &f, at) == PASS)
-            rdp_leg_send(&s->user, f.data, f.len);
+            hand_on(&w, f.data, f.len);
         rdp_leg_use(&s->target, f.len);
     }
 }

@@ -339,6 +339,7 @@ static void send_info(struct rdp_session *s)
         buffer_finish(&pdu);
         s->t.step = TARGET_DONE;
         s->phase = PHASE_RELAYING;
+        rdp_record_begin(s);
         send_all(s, &b);
     }
     secret_wipe(&own);
@@ -392,6 +393,8 @@ void rdp_target_routed(struct rdp_session *s, const struct link_route_result *ro
     }
     *s->t.route = *route;
     text_copy(s->t.name, sizeof(s->t.name), route->target);
+    text_copy(s->t.account, sizeof(s->t.account), route->account);
+    rdp_record_ask(s);
     channels_choose(s, route->policy.rdp_channels);
     s->t.step = TARGET_X224;
     s->t.deadline_ms = clock_mono_ms() + TARGET_LOGIN_MS;
@@ -425,8 +428,8 @@ void rdp_target_step(struct rdp_session *s, int64_t now_ms)
         return;
     if (s->t.step == TARGET_X224)
         step_x224(s);
-    if (s->t.step == TARGET_TLS && s->target.state == LEG_UP)
-        check_key(s);
+    if (s->t.step == TARGET_TLS && s->target.state == LEG_UP && rdp_record_is_ready(s))
+        check_key(s); /* a session that must be recorded gives no credential away before it is */
     if (s->t.step == TARGET_NLA)
         step_nla(s);
     if (s->t.step >= TARGET_CONNECT)

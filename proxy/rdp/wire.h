@@ -304,6 +304,17 @@ void deactivate_all_put(struct buffer *b, uint32_t share_id);
 void share_data_put(struct buffer *b, uint16_t source, uint32_t share_id, enum share_data_type type,
                     const void *body, size_t len);
 
+/* ---- logons: logon.c ---- */
+
+#define LOGON_COOKIE_BITS 16
+
+struct logon_cookie { /* ARC_SC_PRIVATE_PACKET, 2.2.4.2 */
+    uint32_t logon_id;
+    const uint8_t *bits; /* LOGON_COOKIE_BITS random bytes: who has them can reconnect; borrowed */
+};
+/* body: of a DATA_SAVE_SESSION_INFO. False: there is no cookie in it. */
+MUST_CHECK bool logon_cookie_parse(struct cursor body, struct logon_cookie *out);
+
 /* ---- fast-path output: fastpath.c ---- */
 
 /* Whether the last update of this output PDU leaves a fragmented one open. PARSE_BAD when its

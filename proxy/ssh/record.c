@@ -14,6 +14,7 @@
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
+#include "proxy/relay/recorded.h"
 #include "proxy/relay/sandbox.h"
 #include "proxy/ssh/watch.h"
 #include "tracker/recording/recording.h"
@@ -56,18 +57,12 @@ bool record_is_ready(struct channel *c)
 static void give_up(struct channel *c, const char *why)
 {
     struct session *s = c->session;
-    bool terminate = relay_policy(s->relay)->on_failure == ON_FAILURE_TERMINATE;
-    const char *text = "the recording could not be written";
 
     recording_writer_destroy(c->writer);
     c->writer = NULL;
     c->record = RECORD_OFF;
-    log_warn("recording failed channel=%u: %s", c->number, why);
-    relay_recording_state(s->relay, c->number, terminate ? RECORDING_FAILED : RECORDING_DEGRADED,
-                          why);
-    if (terminate)
-        session_end(s, END_RECORDING_FAILED, "broker", text,
-                    "You have been disconnected: the recording could not be written");
+    if (recorded_failed(s->relay, c->number, why))
+        session_end(s, END_RECORDING_FAILED, "broker", RECORDED_FAILED, RECORDED_FAILED_SENTENCE);
 }
 
 static void check(struct channel *c, int rc)
@@ -82,11 +77,8 @@ static void on_frame(uint64_t sequence, uint64_t file_len, const uint8_t chain[R
                      void *arg)
 {
     struct channel *c = arg;
-    struct link_frame frame = {.channel = c->number, .sequence = sequence, .file_len = file_len};
 
-    frame.chain.len = RECORDING_CHAIN_LEN;
-    memcpy(frame.chain.data, chain, RECORDING_CHAIN_LEN);
-    relay_frame(c->session->relay, &frame);
+    recorded_frame(c->session->relay, c->number, sequence, file_len, chain);
 }
 
 static void begin(struct channel *c, int fd)
@@ -133,7 +125,7 @@ static struct channel *find_number(struct session *s, uint32_t number)
 void record_answer(struct session *s, const struct link_recording *answer, int fd)
 {
     struct channel *c = find_number(s, answer->channel);
-    const char *text = answer->text[0] ? answer->text : "the session cannot be recorded";
+    const char *text = recorded_refusal(answer);
 
     if (!c || c->record != RECORD_ASKED) {
         if (fd >= 0)

@@ -37,7 +37,7 @@ def test_a_desktop_through_the_proxy(proxy, clients, place, screen, program):
     shows(screen, BLUE, (10, 60, 700, 500))
     assert (live["user"], live["account"], live["resourceName"], live["resourceType"]) == \
         ("alice", "bob", "win01", "rdp")
-    assert live["device"] and live["ipAddress"] == "127.0.0.1" and live["recording"] == "off"
+    assert live["device"] and live["ipAddress"] == "127.0.0.1" and live["recording"] == "ok"
     wait_until(lambda: proxy.sessions()[0]["bytesOut"] > 1000, "bytes are counted")
     if program == "xfreerdp":
         c.close_window()
