@@ -3,7 +3,8 @@
 find_program(READELF readelf)
 if(READELF AND NOT SALLYPORT_SANITIZE AND NOT SALLYPORT_FUZZ)
   foreach(pair "sallyportd:libssh|libzstd|libncurses" "sallyport-ssh:libsqlite|libjansson|libcrypt\\."
-      "sallyctl:libssh|libsqlite|libevent" "sallyport-pam:libssh|libsqlite|libevent|libjansson")
+      "sallyctl:libssh|libsqlite|libevent" "sallyport-nla:libssh|libsqlite|libjansson|libcrypt\\."
+      "sallyport-pam:libssh|libsqlite|libevent|libjansson")
     string(REGEX MATCH "^[a-z-]+" program "${pair}")
     string(REGEX REPLACE "^[a-z-]+:" "" without "${pair}")
     add_test(NAME docs/binary-${program} COMMAND ${CMAKE_COMMAND} -DREADELF=${READELF}

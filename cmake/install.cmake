@@ -3,7 +3,8 @@
 # installation of the system; other prefixes work, the configuration is in /etc/sallyport always.
 install(TARGETS sallyportd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
 install(TARGETS sallyctl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(TARGETS sallyport-ssh sallyport-rdp RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/sallyport)
+install(TARGETS sallyport-ssh sallyport-rdp sallyport-nla
+  RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/sallyport)
 install(TARGETS sallyport-pam RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/sallyport)
 
 # Man pages: docs/man/NAME.SECTION.scd, when scdoc is there.

@@ -562,12 +562,29 @@ static int set_factor(struct store *s, const char *name, const char *factor)
     return store_user_set_second_factor(s, name, strcmp(factor, "role") ? factor : "");
 }
 
+static int set_nla(struct store *s, const char *name, const char *state)
+{
+    return store_user_set_nla(s, name, strcmp(state, "on") == 0);
+}
+
+/* Off before another thing is, and on after it: PAM's users cannot have it. */
+static bool apply_nla(struct apply *a, const struct store_user *u, const struct arg_values *v,
+                      const char *state)
+{
+    const char *wanted = args_text(v, "rdp_nla");
+
+    return !wanted || strcmp(wanted, state) != 0 ||
+           apply_text(a, u->name, "rdp_nla", u->has_nla ? "on" : "off", wanted, set_nla);
+}
+
 static bool apply_login(struct apply *a, const struct store_user *u, const struct arg_values *v)
 {
-    return apply_text(a, u->name, "second_factor", u->second_factor[0] ? u->second_factor : "role",
+    return apply_nla(a, u, v, "off") &&
+           apply_text(a, u->name, "second_factor", u->second_factor[0] ? u->second_factor : "role",
                       args_text(v, "second_factor"), set_factor) &&
            apply_text(a, u->name, "auth_source", u->auth_source, args_text(v, "auth_source"),
                       store_user_set_auth_source) &&
+           apply_nla(a, u, v, "on") &&
            apply_text(a, u->name, "cert_principals", u->cert_principals,
                       args_text(v, "cert_principals"), store_user_set_principals);
 }

@@ -19,14 +19,17 @@
 static json_t *user_json(struct request *r, const struct store_user *u)
 {
     return json_pack(
-        "{s:s, s:s, s:b, s:b, s:o, s:I, s:o, s:o, s:I, s:o, s:b, s:s, s:o}", "name", u->name,
+        "{s:s, s:s, s:b, s:b, s:o, s:I, s:o, s:o, s:I, s:o, s:b, s:s, s:o, s:s}", "name", u->name,
         "role", u->role, "locked", (int)u->is_locked, "hasPassword", (int)u->has_password,
         "localUid", u->local_uid < 0 ? json_null() : json_integer(u->local_uid), "keyCount",
         (json_int_t)u->key_count, "created", control_json_time(u->created_wall_us), "lastLogin",
         control_json_time(u->last_login_wall_us), "sessions",
         (json_int_t)tracker_count_user(r->control->tracker, u->name), "secondFactor",
         control_json_text_or_null(u->second_factor), "totp", u->totp_wall_us != 0, "authSource",
-        u->auth_source, "certPrincipals", control_json_text_or_null(u->cert_principals));
+        u->auth_source, "certPrincipals", control_json_text_or_null(u->cert_principals), "rdpNla",
+        !u->has_nla      ? "off"
+        : u->has_nt_hash ? "on"
+                         : "pending");
 }
 
 static json_t *key_json(const struct store_key *k)
@@ -219,6 +222,8 @@ static int set_login_keys(struct request *r, const char *name)
 
     if (factor)
         result = store_user_set_second_factor(store, name, strcmp(factor, "role") ? factor : "");
+    if (result == 0)
+        result = control_set_nla(r, name, source);
     if (result == 0 && source)
         result = store_user_set_auth_source(store, name, source);
     if (result == 0 && principals)
@@ -229,7 +234,7 @@ static int set_login_keys(struct request *r, const char *name)
 static bool has_login_keys(const struct arg_values *args)
 {
     return args_text(args, "second_factor") || args_text(args, "auth_source") ||
-           args_text(args, "cert_principals");
+           args_text(args, "cert_principals") || args_text(args, "rdp_nla");
 }
 
 /* The rest of a new user; the first failure's result. */
@@ -273,6 +278,7 @@ static void add_user(struct request *r, const char *hash)
         return;
     }
     control_event(r, "user-add", name, 0, "role %s%s", role, hash[0] ? ", password" : "");
+    control_keep_nt_hash(r, name);
     reply_user(r, name);
     control_access_changed(r);
 }
@@ -317,6 +323,7 @@ static void set_hash(struct request *r, const char *hash)
         return;
     }
     control_event(r, "user-passwd", name_arg(r), 0, "%s", hash[0] ? "changed" : "removed");
+    control_keep_nt_hash(r, name_arg(r));
     reply_user(r, name_arg(r));
 }
 
@@ -387,31 +394,24 @@ static int change_login_keys(struct request *r, const char *name)
 {
     const struct arg_values *args = &r->parsed.args;
     const char *factor = args_text(args, "second_factor"), *source = args_text(args, "auth_source"),
-               *principals = args_text(args, "cert_principals");
+               *principals = args_text(args, "cert_principals"), *nla = args_text(args, "rdp_nla");
     int result = set_login_keys(r, name);
 
     if (result == 0)
-        control_event(r, "user-set", name, 0, "%s%s%s%s%s%s", factor ? "second_factor " : "",
+        control_event(r, "user-set", name, 0, "%s%s%s%s%s%s%s%s", factor ? "second_factor " : "",
                       factor ? factor : "", source ? " auth_source " : "", source ? source : "",
-                      principals ? " cert_principals " : "", principals ? principals : "");
+                      nla ? " rdp_nla " : "", nla ? nla : "", principals ? " cert_principals " : "",
+                      principals ? principals : "");
     return result;
 }
 
-void control_do_user_set(struct request *r)
+static void change_user(struct request *r)
 {
     const struct arg_values *args = &r->parsed.args;
     const char *name = name_arg(r), *role = args_text(args, "role");
     const struct arg_value *uid = args_get(args, "local_uid"), *locked = args_get(args, "locked");
     int result = 0;
 
-    if (!role && !uid->is_set && !locked->is_set && !has_login_keys(args)) {
-        control_reply_error(r, "usage",
-                            "say what to set: role, local_uid, locked, second_factor, auth_source "
-                            "or cert_principals");
-        return;
-    }
-    if (!is_role(r, role))
-        return;
     if (role)
         result = change_role(r, name, role);
     if (result == 0 && uid->is_set)
@@ -420,11 +420,27 @@ void control_do_user_set(struct request *r)
         result = change_locked(r, name, locked->flag);
     if (result == 0 && has_login_keys(args))
         result = change_login_keys(r, name);
+    if (result == 0)
+        control_keep_nt_hash(r, name);
     if (result < 0)
         control_reply_store(r, result, "cannot set user %s", name);
     else
         reply_user(r, name);
     control_access_changed(r);
+}
+
+void control_do_user_set(struct request *r)
+{
+    const struct arg_values *args = &r->parsed.args;
+    const char *role = args_text(args, "role");
+
+    if (!role && !args_get(args, "local_uid")->is_set && !args_get(args, "locked")->is_set &&
+        !has_login_keys(args))
+        control_reply_error(r, "usage",
+                            "say what to set: role, local_uid, locked, second_factor, auth_source, "
+                            "rdp_nla or cert_principals");
+    else if (is_role(r, role))
+        control_nla_check(r, name_arg(r), change_user);
 }
 
 static void lock(struct request *r, bool is_locked)

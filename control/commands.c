@@ -243,6 +243,7 @@ static const struct argument args_user_totp_confirm[] = {
 #define LOGIN_ARGS                                                                          \
     ARG_ONE_OF("second_factor", "role|no|totp", "must one be had; role: as the role says"), \
         ARG_ONE_OF("auth_source", "local|pam", "who checks the password"),                  \
+        ARG_ONE_OF("rdp_nla", "off|on", "NLA at the RDP door, for which a hash is kept"),   \
         ARG_RANGE("cert_principals", ARG_TEXT, 0, STORE_PRINCIPALS_MAX - 1,                 \
                   "principals of certificates, with commas; \"\": the name")
 
@@ -285,6 +286,7 @@ static const struct argument args_user_set[] = {
      "the local account that is this user on the control socket; null for none"},
     ARG("locked", ARG_BOOL, "may not log in"),
     LOGIN_ARGS,
+    ARG_RANGE("password", ARG_SECRET, 1, 1024, "the one that there is, with rdp_nla on"),
     END,
 };
 

@@ -131,7 +131,8 @@ struct request {
     rows_fn fill;
     void *rows_state; /* owned through free_state */
     void (*free_state)(void *state);
-    struct passing *passing; /* owned: a reply with descriptors that waits to be alone */
+    void (*then)(struct request *r); /* what waits for a password to be checked */
+    struct passing *passing;         /* owned: a reply with descriptors that waits to be alone */
 };
 
 #define PASSING_FDS_MAX 2
@@ -317,6 +318,15 @@ bool control_is_about_self(const struct request *r);
 /* cmd_user.c: hash the argument `password`, then make it the password of whom it is about. The
  * request is pending. */
 void control_set_password(struct request *r);
+
+/* ---- cmd_nla.c: NLA at the RDP door ---- */
+/* Go on with `then`, once a `password` that came with rdp_nla on was found to be the user's. */
+void control_nla_check(struct request *r, const char *name, void (*then)(struct request *r));
+/* Set what rdp_nla says; source: the auth_source that the same request sets, or NULL. The result is
+ * a store's. */
+MUST_CHECK int control_set_nla(struct request *r, const char *name, const char *source);
+/* Keep the hash of the request's password, when there is one and NLA is on for the user. */
+void control_keep_nt_hash(struct request *r, const char *name);
 
 /* cmd_user.c, for apply too */
 MUST_CHECK int control_hash_check(const char *hash, struct failure *f);

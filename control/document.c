@@ -26,6 +26,7 @@ static const struct argument user_rows[] = {
     {"has_password", ARG_BOOL, false, false, 0, 0, NULL, NULL},
     {"second_factor", ARG_CHOICE, false, false, 0, 0, "role|no|totp", NULL},
     {"auth_source", ARG_CHOICE, false, false, 0, 0, "local|pam", NULL},
+    {"rdp_nla", ARG_CHOICE, false, false, 0, 0, "off|on", NULL},
     {"cert_principals", ARG_TEXT, false, false, 0, STORE_PRINCIPALS_MAX - 1, NULL, NULL},
     {"keys", ARG_TEXTS, false, false, 1, KEY_LINE_MAX, NULL, NULL},
     END,

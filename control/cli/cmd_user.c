@@ -51,6 +51,7 @@ static void put_login_keys(const struct cli *cli, json_t *args)
 {
     cli_put_option(cli, args, "second-factor");
     cli_put_option(cli, args, "auth-source");
+    cli_put_option(cli, args, "rdp-nla");
     cli_put_option(cli, args, "cert-principals");
 }
 
@@ -108,9 +109,32 @@ int cmd_user_show(struct cli *cli)
     return rc;
 }
 
+/* NLA is on, and works once a password is known. */
+static void say_pending(struct cli *cli)
+{
+    json_t *user;
+
+    if (cli_call(cli, "user show", simple_name_args(cli), &user) != CLI_DONE)
+        return;
+    if (strcmp(json_string_value(json_object_get(user, "rdpNla")), "pending") == 0)
+        cli_say("NLA works for %s from the next time that the password is set, or used to log in; "
+                "or now: sallyctl user set %s --rdp-nla on --password-stdin",
+                cli_operand(cli, 0), cli_operand(cli, 0));
+    json_decref(user);
+}
+
+static bool turns_nla_on(const struct cli *cli)
+{
+    const char *nla = cli_value(cli, "rdp-nla");
+
+    return nla && strcmp(nla, "on") == 0;
+}
+
 int cmd_user_set(struct cli *cli)
 {
+    struct secret password = {0};
     json_t *args = simple_name_args(cli);
+    int rc;
 
     cli_put_option(cli, args, "role");
     put_login_keys(cli, args);
@@ -121,9 +145,25 @@ int cmd_user_set(struct cli *cli)
     if (json_object_size(args) == 1) {
         json_decref(args);
         return cli_usage(cli, "nothing to change: give --role, --local-uid, --second-factor, "
-                              "--auth-source or --cert-principals");
+                              "--auth-source, --rdp-nla or --cert-principals");
     }
-    return simple_change(cli, "user set", args, "was changed");
+    if (cli_has(cli, "password-stdin")) {
+        if (!turns_nla_on(cli)) {
+            json_decref(args);
+            return cli_usage(cli, "--password-stdin goes with --rdp-nla on; to change the "
+                                  "password: sallyctl user passwd");
+        }
+        rc = prompt_stdin_secret(&password);
+        rc = rc == 0 ? put_password(args, &password) : rc;
+        if (rc < 0) {
+            json_decref(args);
+            return CLI_FAILED;
+        }
+    }
+    rc = simple_change(cli, "user set", args, "was changed");
+    if (rc == CLI_DONE && turns_nla_on(cli))
+        say_pending(cli);
+    return rc;
 }
 
 int cmd_user_passwd(struct cli *cli)

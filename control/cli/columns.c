@@ -58,6 +58,7 @@ static const struct column user_list[] = {
     {"SESSIONS", "sessions", COLUMN_NUMBER, 0},
     {"LASTLOGIN", "lastLogin", COLUMN_TIME, 0},
     {"CREATED", "created", COLUMN_TIME, COLUMN_WIDE},
+    {"RDPNLA", "rdpNla", COLUMN_TEXT, COLUMN_WIDE},
     END,
 };
 const struct columns user_columns = {"users", "name", user_list};

@@ -122,6 +122,9 @@ static const struct cli_option recording_export_options[] = {
         {"auth-source", 0,                                                                       \
          VALUE_CHOICE,  "WHO",                                                                   \
          "local|pam",   "Who checks the password: Sallyport, or the PAM service of [ssh] pam."}, \
+        {"rdp-nla",    0,                                                                        \
+         VALUE_CHOICE, "WHAT",                                                                   \
+         "off|on",     "NLA at the RDP door. On keeps the NT hash of the password, encrypted."}, \
     {                                                                                            \
         "cert-principals", 0, VALUE_TEXT, "LIST", NULL,                                          \
             "Principals of certificates that may log in, with commas; \"\": the name."           \
@@ -163,6 +166,8 @@ static const struct cli_option user_set_options[] = {
     {"role", 0, VALUE_TEXT, "ROLE", "@roles", "admin, user, auditor or a role of yours."},
     {"local-uid", 0, VALUE_TEXT, "UID|none", NULL, "Link a local account, or none."},
     LOGIN_OPTIONS,
+    {"password-stdin", 0, VALUE_NONE, NULL, NULL,
+     "With --rdp-nla on: the present password, one line, so that NLA is on at once."},
     END,
 };
 

@@ -34,6 +34,7 @@
 #define LINK_FILES_MAX   32768
 #define LINK_TARGETS_MAX 200 /* rows in one TARGET_LIST */
 #define LINK_JUMP_SINCE  3   /* the version that brought jumps */
+#define LINK_NLA_SINCE   4   /* the version that brought NLA at the RDP door */
 #define LINK_HOPS_MAX    4   /* servers on the way to a target */
 #define LINK_COOKIE      32  /* SHA-256 */
 
@@ -115,6 +116,14 @@ enum link_jump_end {
 
 /* What a relay asks about a command of the user's own door. */
 enum link_door_change { LINK_DOOR_OPEN, LINK_DOOR_RESIZE, LINK_DOOR_CLOSE };
+
+/* What a relay does when a client offers NLA. */
+enum link_nla {
+    LINK_NLA_OFF,   /* not at this door */
+    LINK_NLA_LAST,  /* for a client that takes nothing else */
+    LINK_NLA_FIRST, /* for one that takes it */
+    LINK_NLA_ONLY   /* or nothing */
+};
 
 /* A blob of at most n bytes. */
 #define LINK_BLOB(n)     \
@@ -251,6 +260,15 @@ struct link_event {
 struct link_desktop { /* since version 3; RDP: the capabilities were exchanged, anew at each size */
     char channels[CHANNELS_TEXT_MAX]; /* "desktop,clipboard,sound" */
     char text[SESSION_TEXT_MAX];      /* client, size, security of both legs */
+};
+
+struct link_nla_ask { /* since version 4; RDP: is NLA for this client? Answered by NLA_CHOICE */
+    char cookie[64];  /* as the client sent it, which proves nothing; "" none */
+};
+
+struct link_nla_login { /* since version 4: NLA begins: answered by NLA_BEGUN, and by AUTH_RESULT */
+    char device[SESSION_DEVICE_MAX];
+    LINK_BLOB(LINK_KEY_MAX) key; /* SubjectPublicKey of the certificate that the client sees */
 };
 
 struct link_closed {
@@ -458,6 +476,14 @@ struct link_watch {   /* since version 3; fd: our end of a stream socket, see pr
     char who[NAME_MAX_LEN + 16];
 };
 
+struct link_nla_choice { /* since version 4 */
+    uint8_t nla;         /* enum link_nla */
+};
+
+struct link_nla_begun { /* since version 4; fd: to the process of this attempt, see nla_talk.h */
+    uint8_t unused;
+};
+
 struct link_watch_end { /* since version 3: he may not look on any more, or does not want to */
     uint64_t watch;
 };
@@ -527,6 +553,8 @@ struct link_gate_jump { /* broker, since version 3: fork a relay for the fd, who
     X(LINK_DESKTOP, 68, desktop, 'R')                 \
     X(LINK_REDIRECT, 76, redirect, 'R')               \
     X(LINK_RECONNECT, 77, reconnect, 'R')             \
+    X(LINK_NLA_ASK, 71, nla_ask, 'R')                 \
+    X(LINK_NLA_LOGIN, 72, nla_login, 'R')             \
     X(LINK_WELCOME, 32, welcome, 'B')                 \
     X(LINK_AUTH_RESULT, 33, auth_result, 'B')         \
     X(LINK_ROUTE_RESULT, 34, route_result, 'B')       \
@@ -548,6 +576,8 @@ struct link_gate_jump { /* broker, since version 3: fork a relay for the fd, who
     X(LINK_WATCH_END, 61, watch_end, 'B')             \
     X(LINK_JUMP_RESULT, 47, jump_result, 'B')         \
     X(LINK_REDIRECTED, 103, redirected, 'B')          \
+    X(LINK_NLA_CHOICE, 98, nla_choice, 'B')           \
+    X(LINK_NLA_BEGUN, 99, nla_begun, 'B')             \
     X(LINK_GATE_READY, 64, gate_ready, 'g')           \
     X(LINK_GATE_STATUS, 65, gate_status, 'g')         \
     X(LINK_GATE_CONFIG, 80, gate_config, 'G')         \
@@ -584,6 +614,10 @@ struct link_message {
         struct link_redirect redirect;
         struct link_redirected redirected;
         struct link_reconnect reconnect;
+        struct link_nla_ask nla_ask;
+        struct link_nla_login nla_login;
+        struct link_nla_choice nla_choice;
+        struct link_nla_begun nla_begun;
         struct link_probe_step_msg probe_step;
         struct link_auth_keyboard auth_keyboard;
         struct link_auth_answer auth_answer;

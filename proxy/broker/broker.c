@@ -27,6 +27,7 @@
 #include "proxy/broker/hasher.h"
 #include "proxy/broker/host_login.h"
 #include "proxy/broker/notify.h"
+#include "proxy/broker/nla.h"
 #include "proxy/broker/pam.h"
 #include "proxy/broker/probes.h"
 #include "proxy/broker/recordings.h"
@@ -610,6 +611,13 @@ static int start_pam(struct broker *b, char *err, size_t err_len)
     return b->pam ? 0 : ERR_SYSTEM;
 }
 
+/* Now rather than at the first login, so that a failure is seen; a reload may turn NLA on. */
+static void start_nla(struct broker *b)
+{
+    if (b->config->rdp_enabled && b->config->rdp_nla != CONFIG_NLA_OFF)
+        (void)nla_helper_start(b->nla); /* logged there */
+}
+
 static int start(struct broker *b, char *err, size_t err_len)
 {
     const struct config *c = b->config;
@@ -643,13 +651,15 @@ static int start(struct broker *b, char *err, size_t err_len)
     if ((r = open_parts(b, err, err_len)) < 0 || (r = gates_bind(b->gates, c, err, err_len)) < 0 ||
         (r = watch_signals(b)) < 0)
         return r;
+    b->nla = nla_helper_create(b);
     b->door = door_create(b);
     b->links = links_create(b, err, err_len);
-    if (!b->links || !b->door)
+    if (!b->links || !b->door || !b->nla)
         return ERR_SYSTEM;
     found = links_adopt(b->links);
     if ((r = open_control(b, err, err_len)) < 0 || (r = gates_start(b->gates, err, err_len)) < 0)
         return r;
+    start_nla(b);
     event_add(b->adopt_timer, &grace);
     event_add(b->tick, &second);
     log_info("started version=%s node=%s pid=%d relays_found=%zu data_dir=%s", SALLYPORT_VERSION,
@@ -674,6 +684,7 @@ static void finish(struct broker *b)
     recordings_destroy(b->recordings);
     links_destroy(b->links); /* after all whose answers look for a link */
     pam_helper_destroy(b->pam);
+    nla_helper_destroy(b->nla);
     user_cas_free(b->user_cas);
     tracker_destroy(b->tracker);
     store_close(b->store);

@@ -24,6 +24,7 @@ struct event;
 struct event_base;
 struct gates;
 struct links;
+struct nla_helper;
 struct probes;
 struct pam_helper;
 struct recordings;
@@ -54,6 +55,7 @@ struct broker {
     struct sources code_failures; /* by user, see links_factor.c */
     struct user_cas *user_cas;    /* NULL: none are trusted */
     struct pam_helper *pam;       /* NULL: [ssh] pam is no */
+    struct nla_helper *nla;
     uint8_t ticket_key[32];
     size_t max_fds;
     int64_t started_wall_us;
@@ -82,6 +84,8 @@ MUST_CHECK int gates_start(struct gates *g, char *err, size_t err_len);
 void gates_update(struct gates *g);
 /* Every gate that is enabled was ready once. */
 bool gates_are_ready(const struct gates *g);
+/* Is it the SubjectPublicKey of the RDP gate's certificate, or of the one before? */
+bool gates_has_rdp_key(const struct gates *g, const void *key, size_t len);
 void gates_settled(struct gates *g, int32_t pid);
 /* Have a relay forked for fd (borrowed). ERR_AGAIN while there is no gate. */
 MUST_CHECK int gates_jump(struct gates *g, const struct link_gate_jump *jump, int fd);

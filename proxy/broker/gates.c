@@ -22,9 +22,11 @@
 
 #include "proxy/broker/broker.h"
 #include "proxy/broker/door.h"
+#include "proxy/broker/nla.h"
 #include "proxy/broker/notify.h"
 #include "proxy/broker/probes.h"
 #include "proxy/broker/program.h"
+#include "proxy/broker/rdp_key.h"
 #include "tracker/tracker.h"
 
 #define LISTENERS_MAX LINK_FDS_MAX
@@ -50,6 +52,7 @@ struct gate {
     size_t listener_count;
     struct keys keys;
     struct keys fresh; /* read by gates_bind() for gates_update() */
+    struct rdp_key public_keys[2]; /* of the certificate, and of the one before; empty: none */
     char program[512];
     pid_t pid; /* 0: not running */
     int link;
@@ -424,6 +427,27 @@ static bool have_keys_changed(const struct gate *g)
     return false;
 }
 
+/* What the clients of the RDP door see. */
+static void find_public_key(struct gate *g)
+{
+    struct rdp_key *key = &g->public_keys[0];
+
+    key->len = 0;
+    for (size_t i = 0; g->kind == &kinds[GATE_RDP] && i < g->keys.count && !key->len; i++)
+        (void)rdp_key_find(&g->keys.items[i], key);
+}
+
+bool gates_has_rdp_key(const struct gates *all, const void *key, size_t len)
+{
+    const struct gate *g = &all->of[GATE_RDP];
+
+    for (size_t i = 0; i < 2; i++)
+        if (len > 0 && g->public_keys[i].len == len &&
+            memcmp(g->public_keys[i].data, key, len) == 0)
+            return true;
+    return false;
+}
+
 /* The old gate leaves when its link closes; its relays stay with the keys that they know. */
 static void use_fresh_keys(struct gate *g)
 {
@@ -431,8 +455,10 @@ static void use_fresh_keys(struct gate *g)
 
     if (have_keys_changed(g)) {
         log_info("new keys: the %s gate starts again", g->kind->name);
+        g->public_keys[1] = g->public_keys[0];
         keys_wipe(&g->keys);
         g->keys = g->fresh;
+        find_public_key(g);
         if (g->link_event)
             event_free(g->link_event);
         g->link_event = NULL;
@@ -570,6 +596,7 @@ void gates_reap(struct gates *all)
     /* also one whose link was lost long before it left, when the next has its place */
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (probes_reaped(all->broker->probes, pid, status) ||
+            nla_helper_reaped(all->broker->nla, pid) ||
             door_reaped(all->broker->door, pid, status))
             continue;
         if (WIFEXITED(status))
@@ -619,6 +646,7 @@ int gates_start(struct gates *all, char *err, size_t err_len)
         if (!g->is_wanted)
             continue;
         r = g->kind->load(g, all->broker->config, &g->keys, err, err_len);
+        find_public_key(g);
         if (r == 0 && (r = spawn(g)) < 0)
             snprintf(err, err_len, "%s cannot be started: %s", g->program, strerror(errno));
     }

@@ -472,6 +472,8 @@ static const struct handler {
     {LINK_AUTH_KEY, STATE_LOGIN, link_on_auth_key},
     {LINK_AUTH_KEYBOARD, STATE_LOGIN, link_on_auth_keyboard},
     {LINK_AUTH_ANSWER, STATE_LOGIN, link_on_auth_answer},
+    {LINK_NLA_ASK, STATE_LOGIN, link_on_nla_ask},
+    {LINK_NLA_LOGIN, STATE_LOGIN, link_on_nla_login},
     {LINK_ROUTE, STATE_CHOOSING, link_on_route},
     {LINK_TARGETS, STATE_CHOOSING, link_on_targets},
     {LINK_HOST_KEY, STATE_SESSION, link_on_host_key},

@@ -16,10 +16,12 @@
 #include "proxy/broker/dial.h"
 #include "proxy/broker/hasher.h"
 #include "proxy/broker/links_parts.h"
+#include "proxy/broker/nla.h"
 #include "proxy/broker/pam.h"
 #include "proxy/broker/recordings.h"
 #include "proxy/broker/ticket.h"
 #include "proxy/broker/user_ca.h"
+#include "tracker/nt_hash.h"
 #include "tracker/store/store.h"
 #include "tracker/tracker.h"
 
@@ -61,6 +63,8 @@ static void forget_request(struct relay_link *l)
     wipe_secret(&l->login.answer);
     pam_end(l->login.pam);
     l->login.pam = NULL;
+    nla_attempt_end(l->login.nla);
+    l->login.nla = NULL;
 }
 
 void link_login_stop(struct relay_link *l)
@@ -182,16 +186,18 @@ void link_login_failed(struct relay_link *l, const char *method, const char *sho
 }
 
 /* PAM is slow to say no and quick to say yes: who leaves at once would know, and be counted never.
- */
+ * NLA says yes before it is over. */
 void link_login_left(struct relay_link *l)
 {
     struct broker *b = l->links->broker;
     struct source_limits sl = source_limits(b);
+    bool is_nla = link_nla_is_untold(l);
     char text[160];
 
-    if (l->login.pam && l->is_busy && l->login.is_answered) {
+    if (is_nla || (l->login.pam && l->is_busy && l->login.is_answered)) {
         sources_failed(&b->sources, l->client_address, &sl, clock_mono_ms());
-        snprintf(text, sizeof(text), "%s, left before the answer", l->login.pam_method);
+        snprintf(text, sizeof(text), "%s, left before the answer",
+                 is_nla ? "nla" : l->login.pam_method);
         failure_event(l, text);
     }
     link_login_stop(l);
@@ -247,8 +253,7 @@ void link_first_factor(struct relay_link *l, const char *method)
         link_login_reply(l, LINK_AUTH_PARTIAL, "");
 }
 
-/* What every attempt passes first. False: answered already. */
-static bool auth_may_try(struct relay_link *l, const char *user, const char *device)
+bool link_login_may_try(struct relay_link *l, const char *user, const char *device)
 {
     struct broker *b = l->links->broker;
     struct source_limits sl = source_limits(b);
@@ -280,9 +285,7 @@ static bool auth_may_try(struct relay_link *l, const char *user, const char *dev
     return false;
 }
 
-/* A request begins. False: answered already, or not to be answered. */
-static bool begin_request(struct relay_link *l, const char *user, const char *device,
-                          bool is_keyboard)
+bool link_login_begin(struct relay_link *l, const char *user, const char *device, bool is_keyboard)
 {
     if (l->is_busy)
         return false;
@@ -292,7 +295,7 @@ static bool begin_request(struct relay_link *l, const char *user, const char *de
         l->login.cert_denies = 0;
         l->login.how[0] = '\0';
     }
-    if (!auth_may_try(l, user, device))
+    if (!link_login_may_try(l, user, device))
         return false;
     if (!l->login.first || is_keyboard)
         return true;
@@ -305,6 +308,8 @@ static bool begin_request(struct relay_link *l, const char *user, const char *de
 struct password_check {
     struct links *links;
     uint64_t serial;
+    bool has_nt_hash; /* NLA waits for it, and this may be the password */
+    uint8_t nt_hash[NT_HASH_LEN];
 };
 
 void link_limit_policy(const struct relay_link *l, struct policy *policy)
@@ -324,6 +329,10 @@ static void password_checked(bool is_right, void *arg)
     struct password_check *check = arg;
     struct relay_link *l = link_by_serial(check->links, check->serial);
 
+    if (l && is_right && check->has_nt_hash &&
+        store_user_set_nt_hash(l->links->broker->store, l->tried_user, check->nt_hash) == 0)
+        link_note(l, "user-set", "an NT hash is kept for NLA");
+    memory_wipe(check, sizeof(*check));
     free(check);
     if (!l || l->state != STATE_LOGIN)
         return;
@@ -334,10 +343,26 @@ static void password_checked(bool is_right, void *arg)
         link_login_failed(l, "password", "");
 }
 
+/* NLA that was turned on without a password works from the first login that brings it. */
+static void prepare_nla(struct relay_link *l, struct password_check *check, const void *password,
+                        size_t len)
+{
+    char copy[NT_HASH_PASSWORD_MAX + 1];
+    struct store_user user;
+
+    if (store_user_get(l->links->broker->store, l->tried_user, &user) < 0 || !user.has_nla ||
+        user.has_nt_hash || len >= sizeof(copy) || memchr(password, '\0', len))
+        return;
+    memcpy(copy, password, len);
+    copy[len] = '\0';
+    check->has_nt_hash = nt_hash(copy, check->nt_hash) == 0;
+    memory_wipe(copy, sizeof(copy));
+}
+
 static void check_password(struct relay_link *l, const void *password, size_t len)
 {
     struct broker *b = l->links->broker;
-    struct password_check *check = malloc(sizeof(*check));
+    struct password_check *check = calloc(1, sizeof(*check));
     char hash[STORE_HASH_MAX] = "";
 
     if (!check) {
@@ -346,6 +371,7 @@ static void check_password(struct relay_link *l, const void *password, size_t le
     }
     check->links = l->links;
     check->serial = l->serial;
+    prepare_nla(l, check, password, len);
     if (store_user_hash(b->store, l->tried_user, hash) < 0)
         hash[0] = '\0'; /* unknown, or has none: the same work, and false */
     if (hasher_check(b->hash_workers, hash, password, len, sources_lane(l->client_address),
@@ -364,7 +390,7 @@ void link_on_auth_password(struct relay_link *l, struct link_message *m, int *fd
     struct secret *password;
 
     (void)fds;
-    if (!begin_request(l, a->user, a->device, false))
+    if (!link_login_begin(l, a->user, a->device, false))
         return;
     if (!link_is_pam_user(l)) {
         check_password(l, a->password.data, a->password.len);
@@ -443,7 +469,7 @@ void link_on_auth_key(struct relay_link *l, struct link_message *m, int *fds)
     const char *method = is_cert ? "certificate" : "publickey";
 
     (void)fds;
-    if (!begin_request(l, a->user, a->device, false))
+    if (!link_login_begin(l, a->user, a->device, false))
         return;
     is_known = is_cert ? cert_fits(l, a, shown, sizeof(shown))
                        : store_key_check(b->store, a->user, a->key.data, a->key.len) == 0;
@@ -465,7 +491,7 @@ void link_on_auth_keyboard(struct relay_link *l, struct link_message *m, int *fd
     const struct link_auth_keyboard *a = &m->auth_keyboard;
 
     (void)fds;
-    if (!begin_request(l, a->user, a->device, true))
+    if (!link_login_begin(l, a->user, a->device, true))
         return;
     if (l->login.first)
         link_factor_ask(l);

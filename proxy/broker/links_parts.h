@@ -38,7 +38,15 @@ enum link_ask {
     ASK_CODES_KEPT /* the recovery codes were shown */
 };
 
+struct nla_attempt;
 struct pam_conversation;
+
+/* How far an attempt by NLA is. */
+enum link_nla_state {
+    NLA_ASKED,  /* begun; nobody is named */
+    NLA_JUDGED, /* the hash was given */
+    NLA_PROVED  /* and fits; the client may know */
+};
 
 /* A login under way; links_login.c and the files beside it. Zeroes before it and after. */
 struct link_login {
@@ -52,6 +60,9 @@ struct link_login {
     struct pam_conversation *pam; /* owned */
     const char *pam_method;       /* static: what is checked by it */
     bool is_answered;             /* something was said to PAM */
+    struct nla_attempt *nla;      /* owned */
+    enum link_nla_state nla_state;
+    const char *nla_note; /* static: why it cannot work, for the admin; "" for nothing */
     char info[1024];              /* texts of PAM for the next question */
     uint32_t cert_denies;         /* as ticket.denies */
     struct event *late;           /* owned: a refusal that is told later */
@@ -172,6 +183,11 @@ struct link_question {
     uint32_t more_s;
 };
 void link_login_ask(struct relay_link *l, const struct link_question *q);
+/* A request begins. False: answered already, or not to be answered. user: "" when NLA has to tell,
+ * which asks link_login_may_try() then. */
+bool link_login_begin(struct relay_link *l, const char *user, const char *device, bool is_keyboard);
+/* What every attempt passes first. False: answered already. */
+bool link_login_may_try(struct relay_link *l, const char *user, const char *device);
 /* Take from a policy what the login (a certificate) does not permit. */
 void link_limit_policy(const struct relay_link *l, struct policy *policy);
 /* Forget what is under way; the link's own end too. */
@@ -193,6 +209,10 @@ bool link_is_pam_user(const struct relay_link *l);
 void link_pam_begin(struct relay_link *l, const char *method, const struct secret *password,
                     bool account_only);
 void link_pam_answer(struct relay_link *l, const void *text, size_t len);
+
+/* ---- links_nla.c ---- */
+/* Its client may know whether the password was right, and nobody was told. */
+bool link_nla_is_untold(const struct relay_link *l);
 
 /* ---- links_files.c ---- */
 /* The event of a channel that was opened, closed or refused; kind: what it is called. */
@@ -224,6 +244,8 @@ void link_note_terminal(struct relay_link *l, uint32_t channel, bool is_open);
 void link_on_jump(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_jump_closed(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_password(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_nla_ask(struct relay_link *l, struct link_message *m, int *fds);
+void link_on_nla_login(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_key(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_keyboard(struct relay_link *l, struct link_message *m, int *fds);
 void link_on_auth_answer(struct relay_link *l, struct link_message *m, int *fds);

@@ -168,6 +168,10 @@ static const struct field fields_recording_state[] = {
 };
 static const struct field fields_resumed[] = {U8(resumed.unused, 0)};
 static const struct field fields_desktop[] = {TEXT(desktop.channels), TEXT(desktop.text)};
+static const struct field fields_nla_ask[] = {TEXT(nla_ask.cookie)};
+static const struct field fields_nla_login[] = {TEXT(nla_login.device), BLOB(nla_login.key)};
+static const struct field fields_nla_choice[] = {U8(nla_choice.nla, LINK_NLA_ONLY)};
+static const struct field fields_nla_begun[] = {U8(nla_begun.unused, 0)};
 static const struct field fields_event[] = {TEXT(event.kind), TEXT(event.text)};
 static const struct field fields_closed[] = {
     U8(closed.reason, END_REASON_COUNT - 1),

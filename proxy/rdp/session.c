@@ -67,7 +67,18 @@ void rdp_end(struct rdp_session *s, enum end_reason reason, const char *author, 
     text_copy(e->text, sizeof(e->text), text);
     text_copy(e->sentence, sizeof(e->sentence), sentence);
     s->phase = PHASE_ENDING;
+    if (!e->is_pending) {
+        e->reason = reason;
+        text_copy(e->author, sizeof(e->author), author);
+        text_copy(e->text, sizeof(e->text), text);
+        text_copy(e->sentence, sizeof(e->sentence), sentence);
+    }
     rdp_want_turn(s);
+    if (!lockstep_can_end(s))
+        return;
+    e->from = s->phase;
+    e->step = END_STEP_BEGIN;
+    s->phase = PHASE_ENDING;
 }
 
 /* TLS 1.3 lets a client think that it is connected before we have judged its handshake. */
@@ -173,6 +184,7 @@ static void session_finish(void *self)
     rdp_record_finish(s);
     rdp_user_finish(s);
     rdp_target_finish(s);
+    front_finish(s);
     rdp_leg_close(&s->user);
     rdp_leg_close(&s->target);
     buffer_finish(&s->desktop.instead);
@@ -193,6 +205,7 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
     buffer_init(&s->desktop.instead, TPKT_MAX);
     chunks_init(&s->desktop.dynamic);
     chunks_init(&s->desktop.devices);
+    front_init(s);
     rdp_leg_init(&s->user, "user");
     rdp_leg_init(&s->target, "target");
     if (turn_init(&s->turn, relay_base(r), rdp_wake, s) < 0 ||
@@ -208,6 +221,16 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
 static void session_auth_result(void *self, const struct link_auth_result *result)
 {
     rdp_user_result(self, result);
+}
+
+static void session_nla_choice(void *self, enum link_nla choice)
+{
+    front_chosen(self, choice);
+}
+
+static void session_nla_begun(void *self, int fd)
+{
+    front_begun(self, fd);
 }
 
 static void session_routed(void *self, const struct link_route_result *result, int target_fd)
@@ -260,6 +283,8 @@ const struct relay_protocol rdp_protocol = {
     .name = "rdp",
     .start = session_start,
     .auth_result = session_auth_result,
+    .nla_choice = session_nla_choice,
+    .nla_begun = session_nla_begun,
     .routed = session_routed,
     .targets = session_targets,
     .host_key_result = session_host_key_result,

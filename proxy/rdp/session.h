@@ -4,9 +4,10 @@
  * a group of steps that a turn calls. Callbacks of the loop and of the broker only note what
  * happened and ask for a turn.
  *
- * This is the late splice: the client is served up to its Client Info with numbers of our own, then
- * the same steps are walked at the target, and from licensing on whole PDUs go through, with the
- * numbers of users and channels exchanged in place.
+ * Late splice: the client is served up to its Client Info with numbers of our own, then the same
+ * steps are walked at the target, and from licensing on whole PDUs go through, with the numbers of
+ * users and channels exchanged in place. Lock-step, when NLA told user and target before MCS: the
+ * target is walked up to MCS first, and from there on the client gets the target's own answers.
  */
 #ifndef RDP_SESSION_H
 #define RDP_SESSION_H
@@ -32,7 +33,9 @@ struct credssp;
 
 enum phase {
     PHASE_NEGOTIATE, /* preconnection blob, X.224 */
+    PHASE_SECURITY,  /* the broker says whether NLA is for this client */
     PHASE_USER_TLS,
+    PHASE_USER_NLA,
     PHASE_CONNECT, /* MCS Connect Initial */
     PHASE_JOIN,    /* user, channels, Client Info */
     PHASE_AUTH,    /* the broker checks the password */
@@ -43,9 +46,23 @@ enum phase {
     PHASE_OVER    /* relay_finish() was called */
 };
 
+/* NLA at our door; front.c. */
+struct front {
+    int fd; /* to the process of the attempt; -1: none */
+    struct event *readable;
+    bool is_waiting;      /* for the answer to a token */
+    bool has_login;       /* the client's password came: who it is is in user_side */
+    bool is_known;        /* and the broker agreed: no other login is asked for */
+    struct buffer last;   /* the client's last TSRequest, when it failed */
+    struct secret *early; /* owned: the password until the broker agrees */
+    bool is_partial;      /* something else must follow, said when the client can hear it */
+    int64_t lost_by_ms; /* the process is gone: the broker's word must come by then; 0: it is not */
+};
+
 /* The client, as it came. */
 struct user_side {
     bool is_past_blob;
+    uint32_t selected; /* PROTOCOL_ bit: what the client and we speak */
     struct x224_request request;
     char wanted[NAME_MAX_LEN + 1]; /* target of blob or routing token; "" for none */
     uint8_t *initial;              /* owned: the frame that `connect` and `client` borrow from */
@@ -65,14 +82,17 @@ enum rdp_target_step {
     TARGET_TLS,
     TARGET_PINNING, /* accept-new: the broker pins the key */
     TARGET_NLA,
+    TARGET_CLIENT, /* lock-step: until the client's MCS Connect Initial came */
     TARGET_CONNECT,
     TARGET_ATTACH,
     TARGET_JOIN,
+    TARGET_LOCKSTEP, /* the client's own steps go through, up to its Client Info */
     TARGET_DONE
 };
 
 struct target_side {
     enum rdp_target_step step;
+    bool is_lockstep;
     struct link_route_result *route; /* owned, secret; gone when Client Info is sent */
     char name[NAME_MAX_LEN + 1];
     char account[ACCOUNT_MAX_LEN + 1];
@@ -131,6 +151,7 @@ struct ending {
     char text[SESSION_TEXT_MAX];
     char sentence[SENTENCE_MAX]; /* what the user is shown; "" for nothing */
     enum end_step step;
+    bool is_pending;     /* it waits until the client can hear it, for which it is served on */
     enum phase from;     /* where it was */
     int64_t step_ms;     /* the step's time is up */
     int64_t deadline_ms; /* everything's; 0: our own time */
@@ -145,6 +166,7 @@ struct rdp_session {
     char separators[8];
     enum phase phase;
     struct leg user, target;
+    struct front front;
     struct user_side u;
     struct target_side t;
     struct desktop desktop;
@@ -166,8 +188,46 @@ enum parse rdp_frame(const struct leg *l, size_t max, struct frame *out);
 /* ---- user.c: serving the client up to Client Info, and its login ---- */
 void rdp_user_step(struct rdp_session *s);
 void rdp_user_result(struct rdp_session *s, const struct link_auth_result *result);
+/* The security is chosen, 0 for none: tell the client, begin TLS. failure: X224_FAILURE_ */
+void rdp_user_secure(struct rdp_session *s, uint32_t selected, uint32_t failure);
+/* The client's MCS Connect Initial, when it is there: false when it is not, or was refused. */
+bool rdp_user_take_initial(struct rdp_session *s);
+/* Answer it with numbers of our own, and take the joins. */
+void rdp_user_serve(struct rdp_session *s);
+/* Answer it with the numbers in user_side. */
+void rdp_user_answer_connect(struct rdp_session *s);
+/* Keep a Client Info for the target. */
+bool rdp_user_keep_info(struct rdp_session *s, const struct mcs_pdu *pdu, struct client_info *info);
+/* Who wants to log in where: from a name, a domain, and what came before; "?" for no user. */
+const char *rdp_user_name(struct rdp_session *s, const char *name, const char *domain);
+void rdp_user_keep_password(struct user_side *u, const char *password);
+void rdp_user_nonsense(struct rdp_session *s, const char *what);
 void rdp_user_forget(struct rdp_session *s); /* credentials */
 void rdp_user_finish(struct rdp_session *s);
+
+/* ---- front.c: NLA at our door, whose accepting side is another process ---- */
+void front_init(struct rdp_session *s);
+void front_ask(struct rdp_session *s); /* which security? */
+void front_chosen(struct rdp_session *s, enum link_nla choice);
+void front_begin(struct rdp_session *s); /* TLS is up */
+void front_begun(struct rdp_session *s, int fd);
+void front_step(struct rdp_session *s);
+/* What the broker says of it; false: no login by NLA is under way. */
+bool front_result(struct rdp_session *s, const struct link_auth_result *result);
+void front_finish(struct rdp_session *s);
+
+/* ---- lockstep.c: the client's own steps at the target ---- */
+/* False when a refusal must wait until the client can be told. */
+bool lockstep_can_end(struct rdp_session *s);
+/* Logged in at the target: MCS is next. */
+void lockstep_wait(struct rdp_session *s);
+/* The client's Connect Initial, when it is there. */
+bool lockstep_take_initial(struct rdp_session *s);
+/* The target's Connect Response was read into t.ids. */
+void lockstep_answered(struct rdp_session *s);
+/* Frames of the client up to Client Info; true when that came and is kept. */
+bool lockstep_from_user(struct rdp_session *s);
+void lockstep_from_target(struct rdp_session *s, const struct mcs_pdu *pdu);
 
 /* ---- target.c: the same steps as a client of the target ---- */
 void rdp_target_routed(struct rdp_session *s, const struct link_route_result *route, int fd);

@@ -64,13 +64,14 @@ static uint16_t to_user(const struct rdp_session *s, uint16_t channel)
     return 0;
 }
 
-/* Whether it is the client's static channel of this name. */
+/* Whether it is the client's static channel of this name. In lock-step the numbers are the target's,
+ * in no order. */
 static bool is_named(const struct rdp_session *s, uint16_t user_channel, const char *name)
 {
-    size_t i = (size_t)(user_channel - s->u.ids.channels[0]);
-
-    return s->u.ids.channel_count && user_channel >= s->u.ids.channels[0] &&
-           i < s->u.ids.channel_count && strcasecmp(s->u.client.channels[i].name, name) == 0;
+    for (size_t i = 0; i < s->u.ids.channel_count; i++)
+        if (s->u.ids.channels[i] == user_channel)
+            return strcasecmp(s->u.client.channels[i].name, name) == 0;
+    return false;
 }
 
 static bool is_message_channel(const struct rdp_session *s, uint16_t user_channel)

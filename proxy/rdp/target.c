@@ -123,6 +123,7 @@ static void fail_mismatch(struct rdp_session *s, const uint8_t *key, size_t len)
 }
 
 static void begin_login(struct rdp_session *s);
+static void begin_mcs(struct rdp_session *s);
 
 static void check_key(struct rdp_session *s)
 {
@@ -179,6 +180,15 @@ static void begin_connect(struct rdp_session *s)
     send_all(s, &b);
 }
 
+/* In lock-step the client has not said yet what it wants of the target. */
+static void begin_mcs(struct rdp_session *s)
+{
+    if (s->t.is_lockstep)
+        lockstep_wait(s);
+    else
+        begin_connect(s);
+}
+
 /* The target numbers the channels that it was told of, in that order. */
 static bool take_numbers(struct target_side *t, const struct gcc_client *c)
 {
@@ -208,6 +218,8 @@ static void take_response(struct rdp_session *s, const struct frame *f)
     } else if (gcc_server_parse(gcc, &t->ids) != PARSE_OK || t->ids.method || t->ids.level ||
                !take_numbers(t, &s->u.client)) {
         failf(s, "%s does not speak RDP as it is understood here", t->name);
+    } else if (t->is_lockstep) {
+        lockstep_answered(s);
     } else {
         buffer_init(&b, 64);
         mcs_erect_put(&b);
@@ -291,7 +303,7 @@ static void begin_login(struct rdp_session *s)
     struct secret own = {0};
 
     if (s->t.selected != PROTOCOL_HYBRID_BIT) {
-        begin_connect(s);
+        begin_mcs(s);
         return;
     }
     s->t.step = TARGET_NLA;
@@ -306,7 +318,7 @@ static void step_nla(struct rdp_session *s)
     enum nla_state r = s->phase == PHASE_TARGET ? nla_step(s) : NLA_MORE;
 
     if (r == NLA_DONE)
-        begin_connect(s);
+        begin_mcs(s);
     else if (r == NLA_FAILED)
         failf(s, "%s cannot be logged in to: %s", s->t.name, nla_why(s));
 }
@@ -352,6 +364,8 @@ static void take_confirm(struct rdp_session *s, const struct mcs_pdu *pdu)
 
     if (pdu->type == MCS_ULTIMATUM)
         failf(s, "%s refused the connection", t->name);
+    else if (t->step == TARGET_LOCKSTEP)
+        lockstep_from_target(s, pdu);
     else if (t->step == TARGET_ATTACH && pdu->type == MCS_ATTACH_CONFIRM && pdu->result == 0)
         begin_joins(s, pdu->user);
     else if (t->step != TARGET_JOIN || pdu->type != MCS_JOIN_CONFIRM || pdu->result != 0)
@@ -432,8 +446,12 @@ void rdp_target_step(struct rdp_session *s, int64_t now_ms)
         check_key(s); /* a session that must be recorded gives no credential away before it is */
     if (s->t.step == TARGET_NLA)
         step_nla(s);
+    if (s->t.step == TARGET_CLIENT && lockstep_take_initial(s))
+        begin_connect(s);
     if (s->t.step >= TARGET_CONNECT)
         step_mcs(s);
+    if (s->t.step == TARGET_LOCKSTEP && s->phase == PHASE_TARGET && lockstep_from_user(s))
+        send_info(s);
     if (s->phase != PHASE_TARGET)
         return;
     if (s->target.state == LEG_DEAD)

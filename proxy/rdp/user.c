@@ -19,7 +19,7 @@
 #define NAME_IMPOSSIBLE "?"
 #define TOKEN_PREFIX    "target="
 
-static void refuse_nonsense(struct rdp_session *s, const char *what)
+void rdp_user_nonsense(struct rdp_session *s, const char *what)
 {
     char text[SESSION_TEXT_MAX];
 
@@ -59,24 +59,45 @@ static void take_token(struct user_side *u)
         u->wanted[0] = '\0';
 }
 
-static void refuse_security(struct rdp_session *s)
+static void refuse_security(struct rdp_session *s, uint32_t failure)
 {
     struct buffer b;
 
     buffer_init(&b, 64);
-    x224_failure_put(&b, X224_FAILURE_SSL_REQUIRED);
+    x224_failure_put(&b, failure);
     rdp_leg_send(&s->user, b.data, b.len);
     buffer_finish(&b);
     rdp_end(s, END_POLICY, "client",
-            s->u.request.has_negotiation ? "the client did not offer TLS"
-                                         : "the client speaks only the old RDP security",
+            !s->u.request.has_negotiation          ? "the client speaks only the old RDP security"
+            : failure == X224_FAILURE_SSL_REQUIRED ? "the client did not offer TLS"
+                                                   : "the client did not offer NLA",
             "");
+}
+
+void rdp_user_secure(struct rdp_session *s, uint32_t selected, uint32_t failure)
+{
+    struct buffer b;
+
+    if (!selected) {
+        refuse_security(s, failure);
+        return;
+    }
+    s->u.selected = selected;
+    buffer_init(&b, 64);
+    x224_confirm_put(&b, X224_EXTENDED_CLIENT_DATA | X224_DYNVC_GFX, selected);
+    rdp_leg_send(&s->user, b.data, b.len);
+    buffer_finish(&b);
+    if (rdp_leg_unsent(&s->user) > 0 || rdp_leg_begin_tls(&s->user, tls_server(s->user.fd)) < 0) {
+        rdp_user_nonsense(s, "haste"); /* bytes behind the request, before our answer */
+        return;
+    }
+    s->phase = PHASE_USER_TLS;
+    rdp_leg_drive(&s->user);
 }
 
 static void step_negotiate(struct rdp_session *s)
 {
     struct frame f;
-    struct buffer b;
     enum parse r;
 
     if (!s->u.is_past_blob && !take_blob(s))
@@ -86,25 +107,12 @@ static void step_negotiate(struct rdp_session *s)
         return;
     if (r != PARSE_OK || f.kind != FRAME_TPKT ||
         x224_request_parse(frame_body(&f), &s->u.request) != PARSE_OK) {
-        refuse_nonsense(s, "connection request");
+        rdp_user_nonsense(s, "connection request");
         return;
     }
     rdp_leg_use(&s->user, f.len);
     take_token(&s->u);
-    if (!(s->u.request.protocols & PROTOCOL_SSL_BIT)) {
-        refuse_security(s);
-        return;
-    }
-    buffer_init(&b, 64);
-    x224_confirm_put(&b, X224_EXTENDED_CLIENT_DATA | X224_DYNVC_GFX, PROTOCOL_SSL_BIT);
-    rdp_leg_send(&s->user, b.data, b.len);
-    buffer_finish(&b);
-    if (rdp_leg_unsent(&s->user) > 0 || rdp_leg_begin_tls(&s->user, tls_server(s->user.fd)) < 0) {
-        refuse_nonsense(s, "haste"); /* bytes behind the request, before our answer */
-        return;
-    }
-    s->phase = PHASE_USER_TLS;
-    rdp_leg_drive(&s->user);
+    front_ask(s);
 }
 
 /* ---- MCS Connect ---- */
@@ -122,7 +130,7 @@ static void give_numbers(struct user_side *u)
     u->user_id = next;
 }
 
-static void answer_connect(struct rdp_session *s)
+void rdp_user_answer_connect(struct rdp_session *s)
 {
     struct buffer gcc, b;
 
@@ -149,26 +157,37 @@ static bool keep_initial(struct user_side *u, const struct frame *f)
            gcc_client_parse(u->connect.gcc, &u->client) == PARSE_OK;
 }
 
-static void step_connect(struct rdp_session *s)
+bool rdp_user_take_initial(struct rdp_session *s)
 {
     struct gcc_client *c = &s->u.client;
     struct frame f;
     enum parse r = rdp_frame(&s->user, EARLY_MAX, &f);
 
     if (r == PARSE_MORE)
-        return;
+        return false;
     if (r != PARSE_OK || f.kind != FRAME_TPKT || !keep_initial(&s->u, &f)) {
-        refuse_nonsense(s, "settings");
-        return;
+        rdp_user_nonsense(s, "settings");
+        return false;
     }
     rdp_leg_use(&s->user, f.len);
     relay_set_device(s->relay, c->name[0] ? c->name : "RDP client");
     log_debug("client name=%s version=%#x build=%u desktop=%ux%u bpp=%u early=%#x channels=%zu",
               c->name, c->version, c->build, c->width, c->height, c->bpp, c->early_flags,
               c->channel_count);
+    return true;
+}
+
+void rdp_user_serve(struct rdp_session *s)
+{
     give_numbers(&s->u);
-    answer_connect(s);
+    rdp_user_answer_connect(s);
     s->phase = PHASE_JOIN;
+}
+
+static void step_connect(struct rdp_session *s)
+{
+    if (rdp_user_take_initial(s))
+        rdp_user_serve(s);
 }
 
 /* ---- joins and Client Info ---- */
@@ -197,40 +216,69 @@ static void answer(struct rdp_session *s, const struct mcs_pdu *pdu)
     buffer_finish(&b);
 }
 
+const char *rdp_user_name(struct rdp_session *s, const char *name, const char *domain)
+{
+    struct login *l = &s->u.login;
+    const char *user =
+        login_parse(l, name, strlen(name), s->separators) == 0 ? l->user : NAME_IMPOSSIBLE;
+
+    if (!l->target[0])
+        text_copy(l->target, sizeof(l->target),
+                  s->u.wanted[0]         ? s->u.wanted
+                  : text_is_name(domain) ? domain
+                                         : "");
+    return user;
+}
+
+void rdp_user_keep_password(struct user_side *u, const char *password)
+{
+    u->password = malloc(sizeof(*u->password));
+    if (u->password)
+        (void)secret_set(u->password, password, strlen(password));
+}
+
+/* Client Info came, and who it is is known from NLA; or why it goes no further. */
+static void begin_known(struct rdp_session *s)
+{
+    struct link_auth_result result = {.result =
+                                          s->front.is_partial ? LINK_AUTH_PARTIAL : LINK_AUTH_OK};
+
+    if (s->ending.is_pending)
+        rdp_end(s, s->ending.reason, s->ending.author, s->ending.text, s->ending.sentence);
+    else
+        rdp_user_result(s, &result);
+}
+
 /* A name that can be none still costs an attempt, as a wrong password does. */
 static void log_in(struct rdp_session *s, const struct client_info *info)
 {
-    struct user_side *u = &s->u;
     char name[INFO_TEXT_MAX], domain[INFO_TEXT_MAX], password[INFO_TEXT_MAX];
-    const char *user = NAME_IMPOSSIBLE;
+    const char *user;
 
+    s->phase = PHASE_AUTH;
+    if (s->ending.is_pending || s->front.is_known) {
+        begin_known(s);
+        return;
+    }
     if (!client_info_text(info, info->domain, domain, sizeof(domain)))
         domain[0] = '\0';
-    if (client_info_text(info, info->user, name, sizeof(name)) &&
-        login_parse(&u->login, name, strlen(name), s->separators) == 0)
-        user = u->login.user;
+    if (!client_info_text(info, info->user, name, sizeof(name)))
+        name[0] = '\0';
+    user = rdp_user_name(s, name, domain);
     if (!client_info_text(info, info->password, password, sizeof(password)))
         password[0] = '\0';
-    if (!u->login.target[0])
-        text_copy(u->login.target, sizeof(u->login.target),
-                  u->wanted[0]           ? u->wanted
-                  : text_is_name(domain) ? domain
-                                         : "");
-    s->phase = PHASE_AUTH;
     if (!password[0]) {
         rdp_end(s, END_POLICY, "client", "the client sent no password",
                 "No password came with the connection. Enter user name and password in your "
                 "client before you connect.");
     } else {
-        u->password = malloc(sizeof(*u->password));
-        if (u->password)
-            (void)secret_set(u->password, password, strlen(password));
+        rdp_user_keep_password(&s->u, password);
         relay_auth_password(s->relay, user, password);
     }
     memory_wipe(password, sizeof(password));
 }
 
-static bool keep_info(struct rdp_session *s, const struct mcs_pdu *pdu, struct client_info *info)
+bool rdp_user_keep_info(struct rdp_session *s, const struct mcs_pdu *pdu, struct client_info *info)
 {
     struct user_side *u = &s->u;
 
@@ -256,11 +304,11 @@ static void take_join(struct rdp_session *s, const struct mcs_pdu *pdu)
         if (is_ours(&s->u, pdu->channel))
             answer(s, pdu);
         else
-            refuse_nonsense(s, "channel number");
+            rdp_user_nonsense(s, "channel number");
         break;
     case MCS_DATA_REQUEST:
-        if (pdu->channel != s->u.ids.io_channel || !keep_info(s, pdu, &info))
-            refuse_nonsense(s, "login");
+        if (pdu->channel != s->u.ids.io_channel || !rdp_user_keep_info(s, pdu, &info))
+            rdp_user_nonsense(s, "login");
         else
             log_in(s, &info);
         break;
@@ -268,7 +316,7 @@ static void take_join(struct rdp_session *s, const struct mcs_pdu *pdu)
         rdp_end(s, END_USER_EXIT, "client", "the client closed the connection", "");
         break;
     default:
-        refuse_nonsense(s, "MCS message");
+        rdp_user_nonsense(s, "MCS message");
         break;
     }
 }
@@ -282,7 +330,7 @@ static void step_join(struct rdp_session *s)
     while (s->phase == PHASE_JOIN && (r = rdp_frame(&s->user, EARLY_MAX, &f)) != PARSE_MORE) {
         if (r != PARSE_OK || f.kind != FRAME_TPKT || mcs_parse(frame_body(&f), &pdu) != PARSE_OK ||
             ++s->u.join_count > JOINS_MAX) {
-            refuse_nonsense(s, "MCS message");
+            rdp_user_nonsense(s, "MCS message");
             return;
         }
         take_join(s, &pdu);
@@ -296,6 +344,8 @@ void rdp_user_result(struct rdp_session *s, const struct link_auth_result *resul
 {
     struct login *l = &s->u.login;
 
+    if (front_result(s, result))
+        return;
     if (s->phase != PHASE_AUTH)
         return;
     if (result->result != LINK_AUTH_OK) {
@@ -320,7 +370,8 @@ void rdp_user_step(struct rdp_session *s)
     if (s->phase == PHASE_NEGOTIATE)
         step_negotiate(s);
     if (s->phase == PHASE_USER_TLS && s->user.state == LEG_UP)
-        s->phase = PHASE_CONNECT;
+        front_begin(s);
+    front_step(s);
     if (s->phase == PHASE_CONNECT)
         step_connect(s);
     if (s->phase == PHASE_JOIN)

@@ -13,6 +13,7 @@
 
 #include <sallyport/buffer.h>
 #include <sallyport/cursor.h>
+#include <sallyport/link.h>
 
 /* ---- framing: frame.c ---- */
 
@@ -64,8 +65,11 @@ enum parse preconnection_next(struct cursor *in, struct preconnection *out);
     X(5, "HYBRID_REQUIRED_BY_SERVER",                                                  \
       "it insists on NLA (CredSSP), for which an account and its password are needed") \
     X(6, "SSL_WITH_USER_AUTH_REQUIRED_BY_SERVER", "it insists on a client certificate")
-#define X224_FAILURE_SSL_REQUIRED 1
+#define X224_FAILURE_SSL_REQUIRED    1
+#define X224_FAILURE_HYBRID_REQUIRED 5
 
+/* Which of the protocols that a client offers it gets; 0: none, and *failure says why. */
+uint32_t x224_choose(uint32_t offered, enum link_nla nla, uint32_t *failure);
 const char *x224_failure_text(uint32_t code); /* the sentence's end, "it ..." */
 
 struct x224_request {

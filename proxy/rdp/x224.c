@@ -30,6 +30,27 @@ const char *x224_failure_text(uint32_t code)
     }
 }
 
+uint32_t x224_choose(uint32_t offered, enum link_nla nla, uint32_t *failure)
+{
+    uint32_t tls = offered & PROTOCOL_SSL_BIT, hybrid = 0;
+
+    if (nla != LINK_NLA_OFF && offered & PROTOCOL_HYBRID_EX_BIT)
+        hybrid = PROTOCOL_HYBRID_EX_BIT;
+    else if (nla != LINK_NLA_OFF && offered & PROTOCOL_HYBRID_BIT)
+        hybrid = PROTOCOL_HYBRID_BIT;
+    *failure = nla == LINK_NLA_ONLY ? X224_FAILURE_HYBRID_REQUIRED : X224_FAILURE_SSL_REQUIRED;
+    switch (nla) {
+    case LINK_NLA_OFF:
+    case LINK_NLA_LAST:
+        return tls ? tls : hybrid;
+    case LINK_NLA_FIRST:
+        return hybrid ? hybrid : tls;
+    case LINK_NLA_ONLY:
+        return hybrid;
+    }
+    return 0;
+}
+
 /* The length indicator counts all that follows it. */
 static bool take_head(struct cursor *body, uint8_t type)
 {

@@ -38,6 +38,11 @@ struct relay_protocol {
     /* A question, in answer to relay_auth_keyboard() and relay_auth_answer(). May hold a secret:
      * wiped by the relay when the call returns. NULL: neither is ever called. */
     void (*auth_prompt)(void *self, const struct link_auth_prompt *prompt);
+    /* Answers to relay_nla_ask() and relay_nla_login(); fd leads to the process of the attempt,
+     * non-blocking, owned from here. auth_result has the end of it. NULL: neither is ever called.
+     */
+    void (*nla_choice)(void *self, enum link_nla choice);
+    void (*nla_begun)(void *self, int fd);
     /* target_fd is connected, non-blocking and owned from here; -1 when !result->is_ok. The secret
      * in result is wiped by the relay when the call returns: copy what is needed, wipe it soon. */
     void (*routed)(void *self, const struct link_route_result *result, int target_fd);
@@ -89,6 +94,10 @@ void relay_auth_key(struct relay *r, const char *user, bool is_signed, const cha
  * how. */
 bool relay_auth_keyboard(struct relay *r, const char *user);
 void relay_auth_answer(struct relay *r, const void *text, size_t len);
+/* RDP: is NLA for a client with this cookie? False: the broker knows no NLA. */
+bool relay_nla_ask(struct relay *r, const char *cookie);
+/* Begin a login by NLA; key: SubjectPublicKey of our certificate. */
+void relay_nla_login(struct relay *r, const void *key, size_t len);
 void relay_route(struct relay *r, const char *account, const char *target);
 /* RDP: the hash of the reconnect cookie that the client showed goes along with relay_route(). */
 void relay_show_cookie(struct relay *r, const uint8_t cookie[LINK_COOKIE]);

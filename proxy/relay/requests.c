@@ -73,6 +73,25 @@ void relay_auth_answer(struct relay *r, const void *text, size_t len)
     uplink_put(r, OUTBOX_REQUEST);
 }
 
+bool relay_nla_ask(struct relay *r, const char *cookie)
+{
+    if (r->uplink.version < LINK_NLA_SINCE)
+        return false;
+    text_copy(uplink_begin(LINK_NLA_ASK)->nla_ask.cookie,
+              sizeof(((struct link_nla_ask *)0)->cookie), cookie);
+    uplink_put(r, OUTBOX_REQUEST);
+    return true;
+}
+
+void relay_nla_login(struct relay *r, const void *key, size_t len)
+{
+    struct link_nla_login *n = &uplink_begin(LINK_NLA_LOGIN)->nla_login;
+
+    text_copy(n->device, sizeof(n->device), r->device);
+    n->key.len = fit(n->key.data, sizeof(n->key.data), key, len);
+    uplink_put(r, OUTBOX_REQUEST);
+}
+
 void relay_route(struct relay *r, const char *account, const char *target)
 {
     struct link_route *route = &uplink_begin(LINK_ROUTE)->route;

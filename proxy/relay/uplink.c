@@ -127,6 +127,7 @@ static void on_auth_result(struct relay *r, struct link_message *m, int *fds)
     if (!outbox_answer(&r->outbox, LINK_AUTH_PASSWORD, 0, NULL) &&
         !outbox_answer(&r->outbox, LINK_AUTH_KEY, 0, &is_offer) &&
         !outbox_answer(&r->outbox, LINK_AUTH_KEYBOARD, 0, NULL) &&
+        !outbox_answer(&r->outbox, LINK_NLA_LOGIN, 0, NULL) &&
         !outbox_answer(&r->outbox, LINK_AUTH_ANSWER, 0, NULL))
         return; /* answered by the broker before this one */
     keep_ticket(r, a->ticket.len, a->ticket.data);
@@ -152,6 +153,26 @@ static void on_auth_prompt(struct relay *r, struct link_message *m, int *fds)
         r->login_by_ms = clock_mono_ms() + (int64_t)p->more_s * 1000;
     if (listener(r) && r->protocol->auth_prompt)
         r->protocol->auth_prompt(r->self, p);
+}
+
+static void on_nla_choice(struct relay *r, struct link_message *m, int *fds)
+{
+    (void)fds;
+    if (outbox_answer(&r->outbox, LINK_NLA_ASK, 0, NULL) && listener(r) && r->protocol->nla_choice)
+        r->protocol->nla_choice(r->self, (enum link_nla)m->nla_choice.nla);
+}
+
+/* Not the answer yet: that is AUTH_RESULT. */
+static void on_nla_begun(struct relay *r, struct link_message *m, int *fds)
+{
+    int flags = fds[0] < 0 ? -1 : fcntl(fds[0], F_GETFL);
+
+    (void)m;
+    if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) < 0 || !listener(r) ||
+        !r->protocol->nla_begun)
+        return;
+    r->protocol->nla_begun(r->self, fds[0]);
+    fds[0] = -1;
 }
 
 /* The page and the target's socket, or -1 when the answer cannot be used. */
@@ -402,6 +423,8 @@ static const struct {
     {LINK_AUTH_RESULT, on_auth_result},
     {LINK_HOP, on_hop},
     {LINK_AUTH_PROMPT, on_auth_prompt},
+    {LINK_NLA_CHOICE, on_nla_choice},
+    {LINK_NLA_BEGUN, on_nla_begun},
     {LINK_ROUTE_RESULT, on_route_result},
     {LINK_REDIRECTED, on_redirected},
     {LINK_TARGET_LIST, on_target_list},

@@ -50,6 +50,14 @@ int store_role_set_second_factor(struct store *s, const char *name, const char *
 
 int store_user_set_auth_source(struct store *s, const char *name, const char *source)
 {
+    struct store_user user;
+
+    if (strcmp(source, "pam") == 0 && store_user_get(s, name, &user) == 0 && user.has_nla)
+        return store_fail(
+            s, ERR_INVALID,
+            "NLA is on for \"%s\", which the system's passwords cannot do: set rdp_nla "
+            "off first",
+            name);
     if (strcmp(source, "local") != 0 && strcmp(source, "pam") != 0)
         return store_fail(s, ERR_INVALID, "\"%s\" checks no passwords: local or pam", source);
     return set_text(s, SQL_USER_SET_SOURCE, "user", name, source);

@@ -181,7 +181,13 @@ const struct schema_step schema_steps[] = {
      "ALTER TABLE sessions ADD COLUMN planned_wall_us INTEGER NOT NULL DEFAULT 0;"
      "ALTER TABLE sessions ADD COLUMN planned_reason TEXT NOT NULL DEFAULT 'none';"
      "ALTER TABLE sessions ADD COLUMN planned_by TEXT NOT NULL DEFAULT '';"
-     "ALTER TABLE sessions ADD COLUMN planned_text TEXT NOT NULL DEFAULT '';"},
+     "ALTER TABLE sessions ADD COLUMN planned_text TEXT NOT NULL DEFAULT '';"
+     /* NLA at the RDP door; the NT hash is a secret, and no older than the password */
+     "ALTER TABLE users ADD COLUMN rdp_nla INTEGER NOT NULL DEFAULT 0;"
+     "CREATE TRIGGER users_nt_hash AFTER UPDATE OF hash ON users BEGIN"
+     " DELETE FROM secrets WHERE table_name = 'users' AND column_name = 'nt_hash'"
+     " AND row_id = old.id;"
+     " END;"},
 };
 const size_t schema_step_count = sizeof(schema_steps) / sizeof(schema_steps[0]);
 

@@ -71,11 +71,16 @@
     "char(10) || device || char(10) || end_text), ?7) > 0) AND +id < ?9 "                    \
     "ORDER BY id DESC LIMIT ?8"
 
+#define HAS_NT_HASH                                                                    \
+    "EXISTS (SELECT 1 FROM secrets x WHERE x.table_name = 'users' AND x.column_name = " \
+    "'nt_hash' AND x.row_id = u.id) "
+
 #define USER_SELECT                                                                       \
     "SELECT u.id, u.name, u.role, u.is_locked, u.hash <> '', coalesce(u.local_uid, -1), " \
     "(SELECT count(*) FROM user_keys k WHERE k.user_id = u.id), u.created_wall_us, "      \
     "u.last_login_wall_us, u.second_factor, u.auth_source, u.cert_principals, "           \
-    "u.totp_wall_us, (SELECT count(*) FROM recovery_codes c WHERE c.user_id = u.id) "     \
+    "u.totp_wall_us, (SELECT count(*) FROM recovery_codes c WHERE c.user_id = u.id), "    \
+    "u.rdp_nla, " HAS_NT_HASH                                                             \
     "FROM users u "
 
 #define TARGET_SELECT                                                                    \
@@ -121,6 +126,9 @@
     X(SQL_USER_SET_FACTOR, "UPDATE users SET second_factor = ?2 WHERE name = ?1")                  \
     X(SQL_USER_SET_SOURCE, "UPDATE users SET auth_source = ?2 WHERE name = ?1")                    \
     X(SQL_USER_SET_PRINCIPALS, "UPDATE users SET cert_principals = ?2 WHERE name = ?1")            \
+    X(SQL_USER_SET_NLA, "UPDATE users SET rdp_nla = ?2 WHERE name = ?1")                           \
+    X(SQL_NLA_HINT, "SELECT count(*), coalesce(max(u.rdp_nla AND " HAS_NT_HASH "), 0) FROM users " \
+                    "u WHERE u.name = ?1 OR (?2 AND substr(u.name, 1, length(?1)) = ?1)")          \
     X(SQL_USER_HASH, "SELECT hash FROM users WHERE name = ?1 AND hash <> ''")                      \
     X(SQL_USER_LOGGED_IN,                                                                          \
       "UPDATE users SET last_login_wall_us = ?2 WHERE name = ?1 AND last_login_wall_us < ?2")      \

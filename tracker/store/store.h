@@ -85,6 +85,8 @@ struct store_user {
     char cert_principals[STORE_PRINCIPALS_MAX]; /* "a,b" instead of the name; "" the name */
     int64_t totp_wall_us;                       /* enrolled then; 0: has no second factor */
     uint32_t recovery_count;                    /* codes that are left */
+    bool has_nla;                               /* may log in by NLA, once there is an NT hash */
+    bool has_nt_hash;
 };
 
 /* Called for each row; return false to stop. Nothing of the store may be called inside. */
@@ -109,6 +111,22 @@ MUST_CHECK int store_user_set_auth_source(struct store *s, const char *name, con
 /* Words without blanks and control characters, with commas between them; "" for the user's name. */
 bool store_is_principals(const char *list);
 MUST_CHECK int store_user_set_principals(struct store *s, const char *name, const char *list);
+
+/* ---- NLA at the RDP door: the NT hash is encrypted, as it is as good as the password ---- */
+
+#define STORE_NT_HASH_LEN 16
+
+/* Off forgets the hash. On has none until store_user_set_nt_hash(): "pending". */
+MUST_CHECK int store_user_set_nla(struct store *s, const char *name, bool is_on);
+/* After store_user_set_hash(), which forgets the old one. ERR_INVALID when NLA is off for him. */
+MUST_CHECK int store_user_set_nt_hash(struct store *s, const char *name,
+                                      const uint8_t hash[STORE_NT_HASH_LEN]);
+/* ERR_NOT_FOUND for an unknown user and one without; that costs the same. */
+MUST_CHECK int store_user_nt_hash(struct store *s, const char *name,
+                                  uint8_t hash[STORE_NT_HASH_LEN]);
+/* What is known of a name, or of all that begin with it. */
+enum store_nla { STORE_NLA_UNKNOWN, STORE_NLA_NO, STORE_NLA_YES };
+enum store_nla store_nla_hint(struct store *s, const char *name, bool is_prefix);
 
 /* ---- second factors: the key is encrypted, recovery codes are hashes (tracker/factor.h) ---- */
 

@@ -54,6 +54,8 @@ static void read_user(const struct query *q, struct store_user *u)
     row_text(q, 11, u->cert_principals, sizeof(u->cert_principals));
     u->totp_wall_us = row_int(q, 12);
     u->recovery_count = (uint32_t)row_int(q, 13);
+    u->has_nla = row_int(q, 14) != 0;
+    u->has_nt_hash = row_int(q, 15) != 0;
 }
 
 /* The one row of a query; 0, or ERR_NOT_FOUND without a sentence. */

@@ -292,9 +292,6 @@ static void check_listen(const struct config *c, const struct config_report *rep
 
 static void check_rdp(const struct config *c, const struct config_report *report)
 {
-    if (c->rdp_nla == CONFIG_NLA_REQUIRED)
-        tell(report->error, report, "rdp.nla",
-             "is required, which this version cannot do; set optional or off");
     if (c->rdp_key[0] && !c->rdp_certificate[0])
         tell(report->error, report, "rdp.key", "is set without a certificate; set both or none");
 }

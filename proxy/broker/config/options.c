@@ -156,8 +156,10 @@ static const struct option rows[] = {
      "certificate's file."},
     {"rdp", "nla", OPTION_CHOICE, OPTION_RELOAD, MEMBER(rdp_nla), "optional", NULL,
      0, 2, "optional|required|off", NULL,
-     "Network Level Authentication. This version has none: clients log in over TLS with the user "
-     "name and the password that they send, and required is refused."},
+     "Network Level Authentication at the door: the client proves the password before it gets a "
+     "desktop. For users with rdp_nla on (sallyctl user set NAME --rdp-nla on), whose NT hash is kept, "
+     "encrypted. optional: for clients that take nothing else, and for those whose user has it; all "
+     "others log in over TLS. required: nobody else gets in. off: nobody by NLA."},
     {"rdp", "separators", OPTION_TEXT, OPTION_RELOAD, MEMBER(rdp_separators), "+", NULL,
      1, CONFIG_SEPARATORS_MAX, NULL, config_check_separators,
      "Characters that divide user, account and target in a login name (alice+win01). Any of +:#@; "
