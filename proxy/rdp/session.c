@@ -60,13 +60,6 @@ void rdp_end(struct rdp_session *s, enum end_reason reason, const char *author, 
         return;
     log_debug("ends: %s by %s: %s", end_reason_name(reason), author, text);
     rdp_record_notice(s, sentence);
-    e->from = s->phase;
-    e->reason = reason;
-    e->step = END_STEP_BEGIN;
-    text_copy(e->author, sizeof(e->author), author);
-    text_copy(e->text, sizeof(e->text), text);
-    text_copy(e->sentence, sizeof(e->sentence), sentence);
-    s->phase = PHASE_ENDING;
     if (!e->is_pending) {
         e->reason = reason;
         text_copy(e->author, sizeof(e->author), author);
