@@ -25,6 +25,7 @@
 #define OUT_FIRST     (16u * 1024u)
 #define RECORD        (16u * 1024u)
 #define TURN_MAX      (64u * 1024u) /* bytes read from one leg in one turn */
+#define HASTE         (16u * 1024u) /* the first bytes of a leg are steps that wait for each other */
 #define ALIVE_IDLE_S  30
 #define ALIVE_EVERY_S 10
 #define ALIVE_COUNT   3
@@ -51,6 +52,7 @@ static void wake_cb(evutil_socket_t fd, short what, void *arg)
     struct leg *l = arg;
 
     (void)fd, (void)what;
+    l->is_due = true;
     l->wake(l->arg);
 }
 
@@ -204,13 +206,20 @@ static ssize_t read_some(struct leg *l, uint8_t *dst, size_t len)
     return n;
 }
 
+/* The library reads as much at once as a record may have: after less the socket is empty, and
+ * asking it again would be in vain. If it is not, it wakes us. */
+static bool is_drained(const struct leg *l, size_t got)
+{
+    return l->ssl && got < RECORD && !SSL_has_pending(l->ssl);
+}
+
 /* Records one after another: a run of them goes on in one piece. */
 static void read_in(struct leg *l)
 {
     size_t got = 0;
     ssize_t n;
 
-    l->has_more = false;
+    l->has_more = l->is_due = l->wants_write = false;
     while (!l->is_stopped && (l->state == LEG_UP || l->state == LEG_PLAIN)) {
         if (got >= TURN_MAX || !make_room(l, RECORD)) {
             l->has_more = rdp_leg_is_alive(l);
@@ -222,6 +231,8 @@ static void read_in(struct leg *l)
         l->in_len += (size_t)n;
         l->received += (uint64_t)n;
         got += (size_t)n;
+        if (is_drained(l, got))
+            return;
     }
 }
 
@@ -230,20 +241,34 @@ static void shake_hands(struct leg *l)
     int r;
 
     begin_call();
+    l->wants_write = false;
     r = SSL_do_handshake(l->ssl);
-    if (r == 1)
+    if (r == 1) {
         leg_enter(l, LEG_UP);
-    else
+        l->has_more = true; /* what came with the handshake's end */
+    } else {
         (void)is_waiting(l, r);
+    }
+}
+
+/* A server that holds its next answer back until the last one is acknowledged (Nagle) would wait
+ * for the kernel's timer at every step. The kernel forgets this soon, hence each time. */
+static void acknowledge(const struct leg *l)
+{
+    int one = 1;
+
+    if (l->received < HASTE)
+        (void)setsockopt(l->fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one));
 }
 
 void rdp_leg_drive(struct leg *l)
 {
-    l->wants_write = false;
     if (l->state == LEG_HANDSHAKE)
         shake_hands(l);
-    if (l->state == LEG_UP || l->state == LEG_PLAIN)
+    if ((l->state == LEG_UP || l->state == LEG_PLAIN) && (l->is_due || l->has_more)) {
         read_in(l);
+        acknowledge(l);
+    }
 }
 
 void rdp_leg_use(struct leg *l, size_t len)

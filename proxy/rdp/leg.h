@@ -42,6 +42,7 @@ struct leg {
     bool is_clean;   /* dead, and TLS was closed before the connection was */
     bool wants_write;
     bool has_more;     /* reading stopped before the socket was empty */
+    bool is_due;       /* the socket woke us, and it was not read since */
     uint64_t received; /* payload bytes */
     uint8_t *in, *out;
     size_t in_start, in_len, in_cap;
