@@ -87,7 +87,7 @@ enum parse index_next(struct cursor *c, struct index_key *key, struct index_end 
 }
 
 /* *out is the picture before, or empty. */
-static int unpack(const struct index_key *key, struct screen *out)
+static int unpack(const struct index_key *key, struct shot *out)
 {
     size_t len = (size_t)4 * key->width * key->height;
     uint8_t *pixels;
@@ -102,7 +102,7 @@ static int unpack(const struct index_key *key, struct screen *out)
         return ERR_MEMORY;
     n = ZSTD_decompress(pixels, len, key->packed.at, cursor_left(&key->packed));
     if (ZSTD_isError(n) || n != len ||
-        (!key->is_difference && screen_resize(out, key->width, key->height) < 0)) {
+        (!key->is_difference && shot_resize(out, key->width, key->height) < 0)) {
         free(pixels);
         return ERR_CORRUPT;
     }
@@ -113,8 +113,7 @@ static int unpack(const struct index_key *key, struct screen *out)
 }
 
 /* From the last whole picture up to the one that answers. */
-static int unpack_until(struct cursor from, uint64_t at_us, struct screen *out,
-                        struct index_key *key)
+static int unpack_until(struct cursor from, uint64_t at_us, struct shot *out, struct index_key *key)
 {
     struct index_key next;
     struct index_end end;
@@ -130,7 +129,7 @@ static int unpack_until(struct cursor from, uint64_t at_us, struct screen *out,
 }
 
 int index_find(struct cursor file, const struct index_identity *identity, uint64_t at_us,
-               struct screen *out, struct index_key *key)
+               struct shot *out, struct index_key *key)
 {
     struct cursor whole = {NULL, NULL};
     struct index_end end;
@@ -183,7 +182,7 @@ struct index_writer {
     int fd;
     bool failed;
     uint64_t len;
-    struct screen last; /* what was kept last */
+    struct shot last; /* what was kept last */
     uint64_t last_us;
     size_t count;
     uint8_t *difference, *packed;
@@ -269,9 +268,9 @@ static bool make_room(struct index_writer *w, size_t len)
 }
 
 /* What is compressed: the picture, or what is different in it. */
-static const uint8_t *choose(struct index_writer *w, const struct screen *s, bool is_difference)
+static const uint8_t *choose(struct index_writer *w, const struct shot *s, bool is_difference)
 {
-    size_t len = screen_len(s);
+    size_t len = shot_len(s);
 
     if (!is_difference)
         return s->pixels;
@@ -280,12 +279,12 @@ static const uint8_t *choose(struct index_writer *w, const struct screen *s, boo
     return w->difference;
 }
 
-static void keep(struct index_writer *w, uint64_t at_us, uint64_t until_us, const struct screen *s)
+static void keep(struct index_writer *w, uint64_t at_us, uint64_t until_us, const struct shot *s)
 {
     bool is_difference =
         w->count % WHOLE_EVERY != 0 && w->last.width == s->width && w->last.height == s->height;
     const struct decoder_screen same = {s->pixels, s->width * 4, s->width, s->height};
-    size_t n, len = screen_len(s);
+    size_t n, len = shot_len(s);
     struct buffer head;
 
     if (!make_room(w, len)) {
@@ -299,7 +298,7 @@ static void keep(struct index_writer *w, uint64_t at_us, uint64_t until_us, cons
     buffer_put_be(&head, s->width, 2);
     buffer_put_be(&head, s->height, 2);
     buffer_put_be(&head, 0, 4);
-    if (ZSTD_isError(n) || screen_copy(&w->last, &same) < 0)
+    if (ZSTD_isError(n) || shot_copy(&w->last, &same) < 0)
         w->failed = true;
     else
         write_record(w, TYPE_PICTURE, is_difference ? IS_DIFFERENCE : 0, &head, w->packed, n);
@@ -309,7 +308,7 @@ static void keep(struct index_writer *w, uint64_t at_us, uint64_t until_us, cons
 }
 
 void index_writer_add(struct index_writer *w, uint64_t at_us, uint64_t until_us,
-                      const struct screen *s)
+                      const struct shot *s)
 {
     uint64_t rarer = w->len / CHAPTER;
     bool is_due = w->count == 0 || at_us - w->last_us >= (uint64_t)EVERY_US << rarer;
@@ -332,7 +331,7 @@ int index_writer_finish(struct index_writer *w, const struct index_end *end)
     write_record(w, TYPE_END, 0, &head, NULL, 0);
     buffer_finish(&head);
     failed = w->failed;
-    screen_finish(&w->last);
+    shot_finish(&w->last);
     free(w->difference);
     free(w->packed);
     free(w);

@@ -21,7 +21,7 @@
 #include <sallyport/cursor.h>
 #include <sallyport/errors.h>
 
-#include "tracker/export/screen.h"
+#include "tracker/export/shot.h"
 
 #define INDEX_TAIL    32
 #define INDEX_MAX     ((uint64_t)64 * 1024 * 1024) /* of a file, about */
@@ -55,7 +55,7 @@ enum parse index_next(struct cursor *c, struct index_key *key, struct index_end 
 /* The newest picture that is not younger than at_us into *out and *key. ERR_NOT_FOUND: there is
  * none, or the index does not reach that far; ERR_CORRUPT: it is damaged. */
 MUST_CHECK int index_find(struct cursor file, const struct index_identity *identity, uint64_t at_us,
-                          struct screen *out, struct index_key *key);
+                          struct shot *out, struct index_key *key);
 /* When the picture came that stood longest, of an index of the whole recording. */
 MUST_CHECK int index_longest(struct cursor file, const struct index_identity *identity,
                              uint64_t *at_us);
@@ -69,7 +69,7 @@ struct index_writer *index_writer_create(int fd, const struct index_identity *id
 /* For each picture in order of time, when it went: keeps those that stood a second or more, and
  * otherwise one a second; rarer the larger the file. A failed write is remembered. */
 void index_writer_add(struct index_writer *w, uint64_t at_us, uint64_t until_us,
-                      const struct screen *s);
+                      const struct shot *s);
 /* Frees. 0, or ERR_SYSTEM: the file is no index. */
 MUST_CHECK int index_writer_finish(struct index_writer *w, const struct index_end *end);
 

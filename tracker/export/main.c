@@ -52,7 +52,7 @@ struct job {
     struct scan scan;
     struct index_writer *index;
     struct video *video;
-    struct screen best; /* of a thumbnail */
+    struct shot best; /* of a thumbnail */
     uint64_t best_us, best_for_us;
 
     /* the video's own time */
@@ -89,7 +89,7 @@ static void on_progress(void *arg, uint64_t at_us)
             (unsigned long long)end_us / 1000);
 }
 
-static void tell_done(const struct job *j, uint64_t at_us, const struct screen *s,
+static void tell_done(const struct job *j, uint64_t at_us, const struct shot *s,
                       uint64_t duration_us, bool is_exact)
 {
     dprintf(j->report, "done %llu %u %u %llu %llu %d\n", (unsigned long long)at_us / 1000, s->width,
@@ -109,7 +109,7 @@ static uint64_t video_time(const struct job *j, uint64_t at_us)
     return j->video_us + pause;
 }
 
-static int show(struct job *j, uint64_t at_us, const struct screen *s)
+static int show(struct job *j, uint64_t at_us, const struct shot *s)
 {
     if (!j->has_begun)
         j->shown_us = at_us;
@@ -122,26 +122,26 @@ static int show(struct job *j, uint64_t at_us, const struct screen *s)
 
 /* A part begins with what stood there before it; the whole with an empty desktop, so that times of
  * the video are times of the recording. */
-static int begin_part(struct job *j, const struct screen *before, const struct screen *first)
+static int begin_part(struct job *j, const struct shot *before, const struct shot *first)
 {
-    struct screen empty = {NULL, 0, 0, 0};
+    struct shot empty = {NULL, 0, 0, 0};
     int r;
 
     if (j->has_begun)
         return 0;
     if (before)
         return show(j, j->from_us, before);
-    r = screen_resize(&empty, first->width, first->height);
+    r = shot_resize(&empty, first->width, first->height);
     if (r == 0) {
-        memset(empty.pixels, 0, screen_len(&empty));
+        memset(empty.pixels, 0, shot_len(&empty));
         r = show(j, j->from_us, &empty);
     }
-    screen_finish(&empty);
+    shot_finish(&empty);
     return r;
 }
 
-static int add_to_video(struct job *j, uint64_t at_us, const struct screen *now,
-                        const struct screen *before)
+static int add_to_video(struct job *j, uint64_t at_us, const struct shot *now,
+                        const struct shot *before)
 {
     int r;
 
@@ -154,7 +154,7 @@ static int add_to_video(struct job *j, uint64_t at_us, const struct screen *now,
 /* ---- thumbnails ---- */
 
 /* The picture that stood longest says best what the session was about. */
-static int consider(struct job *j, uint64_t at_us, uint64_t until_us, const struct screen *s)
+static int consider(struct job *j, uint64_t at_us, uint64_t until_us, const struct shot *s)
 {
     const struct decoder_screen same = {s->pixels, s->width * 4, s->width, s->height};
 
@@ -162,7 +162,7 @@ static int consider(struct job *j, uint64_t at_us, uint64_t until_us, const stru
         return 0;
     j->best_us = at_us;
     j->best_for_us = until_us - at_us;
-    return screen_copy(&j->best, &same);
+    return shot_copy(&j->best, &same);
 }
 
 /* Where decoding begins: at the front, unless what came before cannot be seen. */
@@ -179,15 +179,15 @@ static uint64_t first_needed(const struct job *j)
 
 /* ---- pictures as they come ---- */
 
-static int on_stood(struct job *j, uint64_t at_us, uint64_t until_us, const struct screen *s)
+static int on_stood(struct job *j, uint64_t at_us, uint64_t until_us, const struct shot *s)
 {
     if (j->index)
         index_writer_add(j->index, at_us, until_us, s);
     return j->mode == MODE_THUMBNAIL ? consider(j, at_us, until_us, s) : 0;
 }
 
-static int on_picture(void *arg, uint64_t at_us, const struct screen *now, uint64_t before_us,
-                      const struct screen *before)
+static int on_picture(void *arg, uint64_t at_us, const struct shot *now, uint64_t before_us,
+                      const struct shot *before)
 {
     struct job *j = arg;
     int r = before ? on_stood(j, before_us, at_us, before) : 0;
@@ -197,7 +197,7 @@ static int on_picture(void *arg, uint64_t at_us, const struct screen *now, uint6
     return add_to_video(j, at_us, now, before);
 }
 
-static int write_picture(struct job *j, uint64_t at_us, const struct screen *s, bool is_exact)
+static int write_picture(struct job *j, uint64_t at_us, const struct shot *s, bool is_exact)
 {
     int r = picture_write(s, j->mode == MODE_THUMBNAIL ? PICTURE_THUMBNAIL_WIDTH : 0, j->out);
 
@@ -210,7 +210,7 @@ static int write_picture(struct job *j, uint64_t at_us, const struct screen *s, 
     return r;
 }
 
-static int finish_video(struct job *j, const struct screen *now, uint64_t end_us)
+static int finish_video(struct job *j, const struct shot *now, uint64_t end_us)
 {
     struct video *v = j->video;
     uint64_t duration_us;
@@ -226,7 +226,7 @@ static int finish_video(struct job *j, const struct screen *now, uint64_t end_us
     return r;
 }
 
-static int on_end(void *arg, uint64_t at_us, const struct screen *now, uint64_t end_us)
+static int on_end(void *arg, uint64_t at_us, const struct shot *now, uint64_t end_us)
 {
     struct job *j = arg;
     int r = on_stood(j, at_us, end_us, now);
@@ -265,7 +265,7 @@ static struct cursor map_index(int fd)
 static int answer_from_index(struct job *j)
 {
     struct cursor file = map_index(j->index_in);
-    struct screen s = {NULL, 0, 0, 0};
+    struct shot s = {NULL, 0, 0, 0};
     struct index_key key;
     uint64_t at_us = j->until_us;
     bool is_exact;
@@ -388,6 +388,8 @@ static int run(struct job *j)
     if (export_sandbox_enter(j->err, sizeof(j->err)) < 0)
         return fail(j, ERR_SYSTEM, j->err);
     r = index_identify(j->in, &j->identity);
+    if (r == 0 && j->identity.length == 0)
+        return fail(j, ERR_NOT_FOUND, "nothing of it has been written yet");
     if (r == 0)
         r = answer_from_index(j);
     if (r > 0)

@@ -25,7 +25,7 @@ static int write_all(int fd, const uint8_t *data, size_t len)
     return 0;
 }
 
-static AVFrame *make_frame(const struct screen *s, uint32_t max_width)
+static AVFrame *make_frame(const struct shot *s, uint32_t max_width)
 {
     uint32_t width = s->width, height = s->height;
     const uint8_t *from[4] = {s->pixels};
@@ -65,7 +65,7 @@ static int encode(AVCodecContext *c, AVFrame *frame, int fd)
     return r;
 }
 
-int picture_write(const struct screen *s, uint32_t max_width, int fd)
+int picture_write(const struct shot *s, uint32_t max_width, int fd)
 {
     const AVCodec *codec = avcodec_find_encoder(AV_CODEC_ID_PNG);
     AVCodecContext *c = codec ? avcodec_alloc_context3(codec) : NULL;

@@ -9,12 +9,12 @@
 
 #include <sallyport/errors.h>
 
-#include "tracker/export/screen.h"
+#include "tracker/export/shot.h"
 
 #define PICTURE_THUMBNAIL_WIDTH 320u
 
 /* Writes s to fd; max_width 0: as large as it is, otherwise smaller ones stay as they are. 0, or
  * ERR_SYSTEM (errno of the write), ERR_MEMORY, ERR_NOT_FOUND (libavcodec has no PNG encoder). */
-MUST_CHECK int picture_write(const struct screen *s, uint32_t max_width, int fd);
+MUST_CHECK int picture_write(const struct shot *s, uint32_t max_width, int fd);
 
 #endif

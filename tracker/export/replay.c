@@ -12,7 +12,7 @@
 struct state {
     const struct replay *r;
     struct server *server;
-    struct screen screens[2]; /* the newest, and the one before */
+    struct shot screens[2]; /* the newest, and the one before */
     unsigned newest;
     bool has_picture;
     uint64_t picture_us; /* when the newest came */
@@ -29,14 +29,14 @@ static uint64_t tick_after(uint64_t at_us)
     return (at_us / REPLAY_TICK_US + 1) * REPLAY_TICK_US;
 }
 
-static void draw_pointer(const struct state *s, struct screen *screen)
+static void draw_pointer(const struct state *s, struct shot *screen)
 {
     struct decoder_pointer pointer;
 
     if (!s->has_pointer)
         return;
     decoder_pointer(s->r->decoder, &pointer);
-    screen_draw(screen, &pointer, s->x, s->y);
+    shot_draw(screen, &pointer, s->x, s->y);
 }
 
 /* The desktop is at rest: give it out, if it changed. */
@@ -52,7 +52,7 @@ static int take(struct state *s, uint64_t at_us)
         s->has_moved = s->has_pointer = true;
     if ((!has_changed && !s->has_moved) || !decoder_screen(s->r->decoder, &seen))
         return 0;
-    r = screen_copy(&s->screens[next], &seen);
+    r = shot_copy(&s->screens[next], &seen);
     if (r < 0)
         return r;
     draw_pointer(s, &s->screens[next]);

@@ -13,7 +13,7 @@
 
 #include "tracker/export/decoder.h"
 #include "tracker/export/scan.h"
-#include "tracker/export/screen.h"
+#include "tracker/export/shot.h"
 #include "tracker/recording/desktop.h"
 
 #define REPLAY_TICK_US 40000u
@@ -22,10 +22,10 @@
  * `now` is what the desktop showed from at_us on, `before` (NULL for the first) what it showed
  * until then, from before_us on. Both are borrowed for the call. 0, or a negative code to stop.
  */
-typedef int (*replay_picture_fn)(void *arg, uint64_t at_us, const struct screen *now,
-                                 uint64_t before_us, const struct screen *before);
+typedef int (*replay_picture_fn)(void *arg, uint64_t at_us, const struct shot *now,
+                                 uint64_t before_us, const struct shot *before);
 /* Once, at the end: the last picture stands from at_us to end_us. */
-typedef int (*replay_end_fn)(void *arg, uint64_t at_us, const struct screen *now, uint64_t end_us);
+typedef int (*replay_end_fn)(void *arg, uint64_t at_us, const struct shot *now, uint64_t end_us);
 /* Where it is; called often. */
 typedef void (*replay_progress_fn)(void *arg, uint64_t at_us);
 

@@ -78,9 +78,16 @@ static void walk_share(struct walk *w, struct cursor data)
     }
 }
 
-static void walk_target(struct walk *w, struct cursor pdus)
+static bool is_graphics(struct cursor data)
 {
     struct dvc_create create;
+
+    return cursor_skip(&data, 8) && dvc_create_parse(data, &create) && /* CHANNEL_PDU_HEADER */
+           strcmp(create.name, DVC_NAME_GRAPHICS) == 0;
+}
+
+static void walk_target(struct walk *w, struct cursor pdus)
+{
     struct mcs_pdu mcs;
     struct frame f;
 
@@ -93,8 +100,7 @@ static void walk_target(struct walk *w, struct cursor pdus)
             continue;
         if (mcs.channel == w->out->channels.io && w->has_candidate)
             walk_share(w, mcs.data);
-        else if (mcs.channel == w->drdynvc && !w->has_codecs &&
-                 dvc_create_parse(mcs.data, &create) && strcmp(create.name, DVC_NAME_GRAPHICS) == 0)
+        else if (mcs.channel == w->drdynvc && is_graphics(mcs.data))
             w->has_codecs = true;
     }
 }

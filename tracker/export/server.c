@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <sallyport/buffer.h>
@@ -26,7 +27,7 @@
 #define UNSYNCED_MAX  (256u * 1024) /* the queues of dynamic channels have no limit of their own */
 #define PATIENCE_MS   60000
 #define READY_POLL_MS 2
-#define DVC_CREATE    0x12 /* with an id of four bytes */
+#define SYNC_COMMAND  0x12 /* create, with an id of four bytes */
 #define SYNC_ID       0x7e000000u
 #define SYNC_NAME     "SYNC"
 #define DATA_POINTER  0x1b
@@ -89,6 +90,17 @@ struct server *server_create(int fd, struct decoder *d, const struct desktop_cha
     return s;
 }
 
+void server_destroy(struct server *s)
+{
+    if (!s)
+        return;
+    buffer_finish(&s->in);
+    buffer_finish(&s->out);
+    buffer_finish(&s->held);
+    close(s->fd);
+    free(s);
+}
+
 /* ---- what the decoder says ---- */
 
 static int on_connect(struct server *s, struct cursor body)
@@ -136,7 +148,7 @@ static void on_dynamic(struct server *s, struct cursor data)
     uint8_t command;
 
     if (cursor_le32(&data, &len) && cursor_le32(&data, &flags) && cursor_u8(&data, &command) &&
-        command == DVC_CREATE && cursor_le32(&data, &id) && (id & 0xff000000u) == SYNC_ID)
+        command == SYNC_COMMAND && cursor_le32(&data, &id) && (id & 0xff000000u) == SYNC_ID)
         s->answered = id & 0xffffffu;
 }
 
@@ -215,7 +227,7 @@ static int read_some(struct server *s)
 
 static int write_some(struct server *s)
 {
-    ssize_t n = write(s->fd, s->out.data, s->out.len);
+    ssize_t n = send(s->fd, s->out.data, s->out.len, MSG_NOSIGNAL);
 
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : ERR_CLOSED;
@@ -413,7 +425,7 @@ int server_sync(struct server *s)
     buffer_init(&b, TPKT_MAX);
     buffer_put_le32(&b, 5 + sizeof(SYNC_NAME));
     buffer_put_le32(&b, CHANNEL_FIRST | CHANNEL_LAST);
-    buffer_put_u8(&b, DVC_CREATE);
+    buffer_put_u8(&b, SYNC_COMMAND);
     buffer_put_le32(&b, SYNC_ID | s->sync);
     buffer_put(&b, SYNC_NAME, sizeof(SYNC_NAME));
     mcs_data_put(&s->out, MCS_DATA_INDICATION, MCS_SERVER_USER, s->drdynvc, b.data, b.len);

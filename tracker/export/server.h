@@ -20,6 +20,7 @@ struct server;
 
 /* fd is the other end of the decoder's, owned from here on, also on failure. Both borrowed. */
 struct server *server_create(int fd, struct decoder *d, const struct desktop_channels *channels);
+void server_destroy(struct server *s);
 
 /* Everything below blocks until it is done: 0, ERR_CLOSED when the decoder gave up, ERR_BUSY when
  * it did not answer for a minute. */

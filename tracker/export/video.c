@@ -36,7 +36,7 @@ struct video {
     int64_t last_put_ms;
     bool has_put;
     struct SwsContext *sws;
-    struct screen canvas;
+    struct shot canvas;
     uint32_t drawn_width, drawn_height; /* of the desktop on the canvas */
 
     pthread_t thread;
@@ -249,7 +249,7 @@ static void destroy(struct video *v)
         av_freep(&v->io->buffer);
     avio_context_free(&v->io);
     avformat_free_context(v->format);
-    screen_finish(&v->canvas);
+    shot_finish(&v->canvas);
     free(v);
 }
 
@@ -260,7 +260,7 @@ static bool set_up(struct video *v, const AVCodec *codec)
     v->codec = avcodec_alloc_context3(codec);
     v->packet = av_packet_alloc();
     v->last = av_packet_alloc();
-    if (!v->codec || !v->packet || !v->last || screen_resize(&v->canvas, v->width, v->height) < 0)
+    if (!v->codec || !v->packet || !v->last || shot_resize(&v->canvas, v->width, v->height) < 0)
         return false;
     set_up_codec(v);
     return avcodec_open2(v->codec, codec, NULL) == 0 && make_converter(v) && open_file(v);
@@ -294,13 +294,13 @@ struct video *video_create(int fd, uint32_t width, uint32_t height, char *err, s
 }
 
 /* What was on the canvas outside of the desktop belongs to a larger one before it. */
-static void paint(struct video *v, const struct screen *s)
+static void paint(struct video *v, const struct shot *s)
 {
     uint32_t width = s->width < v->width ? s->width : v->width;
     uint32_t height = s->height < v->height ? s->height : v->height;
 
     if (width != v->drawn_width || height != v->drawn_height)
-        memset(v->canvas.pixels, 0, screen_len(&v->canvas));
+        memset(v->canvas.pixels, 0, shot_len(&v->canvas));
     v->drawn_width = width;
     v->drawn_height = height;
     for (uint32_t y = 0; y < height; y++)
@@ -308,7 +308,7 @@ static void paint(struct video *v, const struct screen *s)
                (size_t)4 * width);
 }
 
-static void convert(struct video *v, const struct screen *s, AVFrame *frame)
+static void convert(struct video *v, const struct shot *s, AVFrame *frame)
 {
     const uint8_t *from[4] = {s->pixels};
     const int stride[4] = {(int)v->width * 4};
@@ -320,7 +320,7 @@ static void convert(struct video *v, const struct screen *s, AVFrame *frame)
     sws_scale(v->sws, from, stride, 0, (int)v->height, frame->data, frame->linesize);
 }
 
-int video_put(struct video *v, const struct screen *s, uint64_t at_us)
+int video_put(struct video *v, const struct shot *s, uint64_t at_us)
 {
     int64_t at_ms = (int64_t)(at_us / 1000);
     struct slot *slot;

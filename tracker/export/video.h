@@ -10,7 +10,7 @@
 
 #include <sallyport/errors.h>
 
-#include "tracker/export/screen.h"
+#include "tracker/export/shot.h"
 
 struct video;
 
@@ -20,7 +20,7 @@ struct video;
  */
 struct video *video_create(int fd, uint32_t width, uint32_t height, char *err, size_t err_len);
 /* at_us since the beginning of the video, later than the one before. The picture is copied. */
-MUST_CHECK int video_put(struct video *v, const struct screen *s, uint64_t at_us);
+MUST_CHECK int video_put(struct video *v, const struct shot *s, uint64_t at_us);
 /* The last picture stands until end_us. Writes what makes it a file, and frees. On error err has a
  * sentence. */
 MUST_CHECK int video_finish(struct video *v, uint64_t end_us, char *err, size_t err_len);

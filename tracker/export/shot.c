@@ -1,10 +1,10 @@
-/* See screen.h. */
-#include "tracker/export/screen.h"
+/* See shot.h. */
+#include "tracker/export/shot.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-int screen_resize(struct screen *s, uint32_t width, uint32_t height)
+int shot_resize(struct shot *s, uint32_t width, uint32_t height)
 {
     size_t len = (size_t)4 * width * height;
 
@@ -23,15 +23,15 @@ int screen_resize(struct screen *s, uint32_t width, uint32_t height)
     return 0;
 }
 
-void screen_finish(struct screen *s)
+void shot_finish(struct shot *s)
 {
     free(s->pixels);
     memset(s, 0, sizeof(*s));
 }
 
-int screen_copy(struct screen *dst, const struct decoder_screen *src)
+int shot_copy(struct shot *dst, const struct decoder_screen *src)
 {
-    int r = screen_resize(dst, src->width, src->height);
+    int r = shot_resize(dst, src->width, src->height);
     size_t row = (size_t)4 * src->width;
 
     if (r < 0)
@@ -46,7 +46,7 @@ static uint8_t blend(uint8_t under, uint8_t over, uint8_t alpha)
     return (uint8_t)((under * (255 - alpha) + over * alpha + 127) / 255);
 }
 
-void screen_draw(struct screen *s, const struct decoder_pointer *p, int32_t x, int32_t y)
+void shot_draw(struct shot *s, const struct decoder_pointer *p, int32_t x, int32_t y)
 {
     int64_t left = (int64_t)x - p->hot_x, top = (int64_t)y - p->hot_y;
 
