@@ -22,11 +22,14 @@
 #include "proxy/relay/sandbox.h"
 #include "tracker/recording/desktop.h"
 
-#define CHUNK_FIRST      0x00000001u /* 2.2.6.1.1 */
-#define CHUNK_COMPRESSED 0x00200000u
-#define CHANNEL          1 /* of the session: an RDP session has one recording */
-#define INPUT_BATCH      64
-#define RUN_MAX          (128u * 1024u)
+#define CHUNK_FIRST             0x00000001u /* 2.2.6.1.1 */
+#define CHUNK_COMPRESSED        0x00200000u
+#define CHANNEL                 1 /* of the session: an RDP session has one recording */
+#define INPUT_BATCH             64
+#define CAPABILITY_GENERAL      1 /* 2.2.7.1.1 */
+#define CAPABILITY_EXTRA_FLAGS  10
+#define AUTORECONNECT_SUPPORTED 0x08
+#define RUN_MAX                 (128u * 1024u)
 #define WITHHELD_TEXT \
     "a part of the session was compressed where it was not allowed, and is left out"
 
@@ -355,32 +358,25 @@ static void put_size(struct rdp_session *s, const struct frame *f)
     }
 }
 
-/* The same PDU without the secret of automatic reconnection; one that cannot be read is left out.
- */
+/* The same PDU without the secret of automatic reconnection. There is none in a compressed one: see
+ * has_bulk(). */
 static void put_scrubbed(struct rdp_session *s, const struct frame *f)
 {
     struct logon_cookie cookie;
     struct share_pdu share;
     struct mcs_pdu pdu;
     struct buffer copy;
-    bool is_readable = true;
 
     if (mcs_parse(frame_body(f), &pdu) != PARSE_OK)
         return;
     buffer_init_secret(&copy, TPKT_MAX);
     buffer_put(&copy, f->data, f->len);
-    while (!copy.failed && cursor_left(&pdu.data) > 1 &&
-           share_next(&pdu.data, &share) == PARSE_OK) {
-        if (share.type != SHARE_DATA || share.data_type != DATA_SAVE_SESSION_INFO)
-            continue;
-        is_readable &= !share.is_compressed;
-        if (logon_cookie_parse(share.body, &cookie))
+    while (!copy.failed && cursor_left(&pdu.data) > 1 && share_next(&pdu.data, &share) == PARSE_OK)
+        if (share.type == SHARE_DATA && share.data_type == DATA_SAVE_SESSION_INFO &&
+            !share.is_compressed && logon_cookie_parse(share.body, &cookie))
             memset(copy.data + (cookie.bits - f->data), 0, LOGON_COOKIE_BITS);
-    }
-    if (is_readable && !copy.failed)
+    if (!copy.failed)
         put_pdus(s, copy.data, copy.data + copy.len);
-    else
-        rdp_record_notice(s, WITHHELD_TEXT);
     buffer_finish(&copy);
 }
 
@@ -412,9 +408,31 @@ void rdp_record_sent(void *arg, const void *data, size_t len)
 
 /* ---- what the client says ---- */
 
-void rdp_record_confirm(struct rdp_session *s, struct cursor pdu)
+/*
+ * Whether the target compresses what it says, Save Session Info too, which could not be scrubbed
+ * then without following all of it. Where pictures have a channel with a compression of its own,
+ * nothing is lost without; where not, it is ten times less, and the target is told that the client
+ * does not reconnect by itself, so that it gives no cookie.
+ */
+static bool has_bulk(const struct rdp_session *s)
 {
-    put(s, DESKTOP_CONFIRM, 0, pdu.at, cursor_left(&pdu));
+    return !(s->t.has_graphics && s->u.client.early_flags & CS_EARLY_DYNVC_GFX);
+}
+
+uint32_t rdp_record_info_flags(const struct rdp_session *s, uint32_t flags)
+{
+    return rdp_record_reads(s) && !has_bulk(s) ? flags & ~INFO_COMPRESSION : flags;
+}
+
+void rdp_record_confirm(struct rdp_session *s, const struct share_pdu *share, const uint8_t *start,
+                        uint8_t *at)
+{
+    const uint8_t *set = capability_find(SHARE_CONFIRM_ACTIVE, share->body, CAPABILITY_GENERAL,
+                                         CAPABILITY_EXTRA_FLAGS + 2);
+
+    put(s, DESKTOP_CONFIRM, 0, start, share->len);
+    if (set && rdp_record_reads(s) && has_bulk(s))
+        at[set - start + CAPABILITY_EXTRA_FLAGS] &= (uint8_t)~AUTORECONNECT_SUPPORTED;
 }
 
 static uint16_t button_of(uint32_t flags)

@@ -53,8 +53,13 @@ void rdp_record_begin(struct rdp_session *s);
 
 /* The client's leg sent this: whole PDUs. arg is the session. */
 void rdp_record_sent(void *arg, const void *data, size_t len);
-/* The client's Confirm Active, share control header included. */
-void rdp_record_confirm(struct rdp_session *s, struct cursor pdu);
+/* The client's Confirm Active, whose share control header begins at `start`; may be changed at
+ * `at`.
+ */
+void rdp_record_confirm(struct rdp_session *s, const struct share_pdu *share, const uint8_t *start,
+                        uint8_t *at);
+/* Of the Client Info for the target. */
+uint32_t rdp_record_info_flags(const struct rdp_session *s, uint32_t flags);
 /* Input of the client: a fast-path PDU, or the body of a DATA_INPUT. */
 void rdp_record_fastpath(struct rdp_session *s, uint8_t first, struct cursor body);
 void rdp_record_slowpath(struct rdp_session *s, struct cursor body);

@@ -100,6 +100,7 @@ struct target_side {
     uint32_t selected;                   /* PROTOCOL_SSL_BIT or PROTOCOL_HYBRID_BIT */
     struct credssp *nla;                 /* owned, while it runs */
     bool has_extended;                   /* X224_EXTENDED_CLIENT_DATA */
+    bool has_graphics;                   /* X224_DYNVC_GFX */
     uint32_t allowed;                    /* POLICY_RDP_ bits */
     bool is_dropped[MCS_CHANNELS_MAX];   /* by policy: the client's channels that lead nowhere */
     uint16_t channels[MCS_CHANNELS_MAX]; /* the target's number of each; 0 when dropped */

@@ -129,7 +129,7 @@ static enum verdict look_at_io_of_user(struct rdp_session *s, const struct mcs_p
         if (share.type != SHARE_FLOW)
             put_le16(at + offset + SHARE_AT_SOURCE, s->t.user_id);
         if (share.type == SHARE_CONFIRM_ACTIVE) {
-            rdp_record_confirm(s, cursor_of(f->data + offset, share.len));
+            rdp_record_confirm(s, &share, f->data + offset, at + offset);
             if (channels_are_read(s))
                 channels_stay_readable(SHARE_CONFIRM_ACTIVE, &share, f, at);
         }

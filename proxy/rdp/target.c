@@ -96,6 +96,7 @@ static void step_x224(struct rdp_session *s)
     } else {
         s->t.selected = confirm.value;
         s->t.has_extended = confirm.flags & X224_EXTENDED_CLIENT_DATA;
+        s->t.has_graphics = confirm.flags & X224_DYNVC_GFX;
         host_of(s->t.route->address, host, sizeof(host));
         if (rdp_leg_begin_tls(&s->target, tls_client(s->target.fd, host)) < 0) {
             failf(s, "%s does not wait for TLS", s->t.name);
@@ -345,6 +346,7 @@ static void send_info(struct rdp_session *s)
     if (password && client_info_parse(cursor_of(s->u.info, s->u.info_len), &info) == PARSE_OK) {
         buffer_init_secret(&pdu, TPKT_MAX);
         buffer_init_secret(&b, TPKT_MAX);
+        info.flags = rdp_record_info_flags(s, info.flags);
         client_info_put(&pdu, &info, domain, user, password);
         mcs_data_put(&b, MCS_DATA_REQUEST, s->t.user_id, s->t.ids.io_channel, pdu.data, pdu.len);
         b.failed |= pdu.failed;

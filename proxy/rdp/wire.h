@@ -218,6 +218,7 @@ void gcc_server_put(struct buffer *b, const struct gcc_server *s, uint32_t reque
 #define SEC_REDIRECTION_PKT     0x0400
 #define INFO_AUTOLOGON          0x00000008u
 #define INFO_UNICODE            0x00000010u
+#define INFO_COMPRESSION        0x00000080u
 #define INFO_LOGONERRORS        0x00010000u
 #define INFO_PASSWORD_IS_SC_PIN 0x00040000u
 #define INFO_USING_SAVED_CREDS  0x00100000u

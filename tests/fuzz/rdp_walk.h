@@ -40,6 +40,7 @@ static void walk_info(struct cursor data, struct rdp_walk *w)
 
 static void walk_shares(struct cursor data, struct rdp_walk *w)
 {
+    struct logon_cookie cookie;
     struct share_pdu share;
     bool is_human;
 
@@ -52,6 +53,10 @@ static void walk_shares(struct cursor data, struct rdp_walk *w)
         else if (share.type == SHARE_DATA && share.data_type == DATA_INPUT)
             w->humans +=
                 input_slowpath_scan(share.body, &w->input, &is_human) == PARSE_OK && is_human;
+        else if (share.type == SHARE_DATA && share.data_type == DATA_SAVE_SESSION_INFO &&
+                 logon_cookie_parse(share.body, &cookie))
+            assert(cookie.bits >= share.body.at &&
+                   cookie.bits + LOGON_COOKIE_BITS <= share.body.end);
     }
 }
 
