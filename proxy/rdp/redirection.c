@@ -50,13 +50,12 @@ static bool put_token(struct redirection *out, struct cursor token)
 
     if (len >= 2 && memcmp(token.at + len - 2, "\r\n", 2) == 0)
         len -= 2;
-    if (len > sizeof(out->token))
+    if (len > X224_TOKEN_MAX)
         return false;
     for (size_t i = 0; i < len; i++)
         if (token.at[i] < 0x20 || token.at[i] > 0x7e)
             return false;
     memcpy(out->token, token.at, len);
-    out->token_len = len;
     return true;
 }
 

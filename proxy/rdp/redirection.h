@@ -10,9 +10,8 @@
 
 #include "proxy/rdp/wire.h"
 
-#define REDIRECTION_TEXT_MAX  256
-#define REDIRECTION_TOKEN_MAX 220  /* fits X.224's one byte of length */
-#define REDIRECTION_CERT_MAX  8192 /* DER */
+#define REDIRECTION_TEXT_MAX 256
+#define REDIRECTION_CERT_MAX 8192 /* DER */
 
 /* RedirFlags */
 #define LB_TARGET_NET_ADDRESS       0x00000001u
@@ -28,9 +27,8 @@
 /* Fields that are not there are empty. Texts are UTF-8. */
 struct redirection {
     uint32_t session_id, flags;
-    char host[REDIRECTION_TEXT_MAX];      /* where to: the address, or its name; "": where it was */
-    uint8_t token[REDIRECTION_TOKEN_MAX]; /* LoadBalanceInfo, without the line's end */
-    size_t token_len;
+    char host[REDIRECTION_TEXT_MAX]; /* where to: the address, or its name; "": where it was */
+    char token[X224_TOKEN_MAX + 1];  /* LoadBalanceInfo, without the line's end */
     char user[REDIRECTION_TEXT_MAX], domain[REDIRECTION_TEXT_MAX];
     char password[REDIRECTION_TEXT_MAX]; /* secret; "" also when it is encrypted */
     struct cursor certificate;           /* borrowed: the field as sent */

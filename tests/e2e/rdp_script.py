@@ -4,6 +4,7 @@ and then to do what no real program does. Every PDU is a function that gives byt
 to the proxy, RawTarget is a server that the proxy connects to and that follows a script, one thread
 a connection. Nothing is drawn.
 """
+import base64
 import contextlib
 import os
 import socket
@@ -218,9 +219,8 @@ def wide(value):
 
 def certificate_of(path):
     """A certificate as a redirection carries it."""
-    import base64
-    with open(path) as f:
-        der = ssl.PEM_cert_to_DER_cert(f.read())
+    der = subprocess.run(["openssl", "x509", "-in", path, "-outform", "der"], check=True,
+                         capture_output=True).stdout
     return wide(base64.b64encode(struct.pack("<III", 32, 1, len(der)) + der).decode())
 
 
@@ -281,6 +281,12 @@ class End:
     def close(self):
         with contextlib.suppress(OSError):
             self.sock.close()
+
+    def bye(self):
+        """Leave as a client does."""
+        self.send(ULTIMATUM)
+        self.ends()
+        self.close()
 
 
 def client_context(version=None):
@@ -432,6 +438,12 @@ class Served(End):
             getattr(self, step)()
         return self
 
+    def stay(self):
+        """Until the client says good-bye or is gone."""
+        with contextlib.suppress(EOFError):
+            while True:
+                self.data()
+
     def texts(self):
         """Domain, user and password of Client Info, and its bytes behind the five texts."""
         lengths = struct.unpack("<5H", self.info[12:22])
@@ -461,7 +473,7 @@ class RawTarget:
                  host="127.0.0.1", port=None, first_channel=1010):
         self.host = host
         self.port = port or free_port()
-        self.script = script or (lambda s: s.go().ends())
+        self.script = script or (lambda s: s.go().stay())
         self.first_channel = first_channel
         self.served, self.errors = [], []
         self.is_over = False
@@ -503,6 +515,8 @@ class RawTarget:
 
     def stop(self):
         self.is_over = True
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which holds it
         self.listener.close()
         for s in self.served:
             s.close()
