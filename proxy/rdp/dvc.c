@@ -1,30 +1,17 @@
 /*
- * Dynamic virtual channels, [MS-RDPEDYC]: only which numbers the graphics and the touch channel
- * have, and whether a client's data is touch or pen, [MS-RDPEI] 2.2.2.6.
+ * Dynamic virtual channels, [MS-RDPEDYC]: only which number the touch channel has, and
+ * whether a client's data is touch or pen, [MS-RDPEI] 2.2.2.6.
  */
 #include <string.h>
 
 #include "proxy/rdp/le.h"
 #include "proxy/rdp/wire.h"
 
-#define CHANNEL_FIRST       0x00000001u
-#define CHANNEL_LAST        0x00000002u
-#define CHANNEL_COMPRESSED  0x00200000u
 #define STATUS_UNSUCCESSFUL 0xc0000001u
-#define CMD_CREATE          1
-#define CMD_DATA_FIRST      2
-#define CMD_DATA            3
-#define CMD_CLOSE           4
 #define EVENT_TOUCH         3
 #define EVENT_PEN           8
 
-struct message {
-    uint8_t cmd, sp, id_len;
-    uint32_t channel;
-};
-
-/* The command byte and the channel's number, which has 1, 2 or 4 bytes. */
-static bool take_head(struct cursor *c, struct message *m)
+bool dvc_head_parse(struct cursor *c, struct dvc_head *m)
 {
     uint8_t head, low;
     uint16_t middle;
@@ -52,21 +39,21 @@ static bool take_head(struct cursor *c, struct message *m)
     }
 }
 
-/* The same behind the chunk's head. */
-static bool take_message(struct cursor *c, struct message *m)
+/* The chunk's head, and what dvc_head_parse() takes. */
+static bool take_message(struct cursor *c, struct dvc_head *m)
 {
     uint32_t total, flags;
 
     return cursor_le32(c, &total) && cursor_le32(c, &flags) && flags & CHANNEL_FIRST &&
-           !(flags & CHANNEL_COMPRESSED) && take_head(c, m);
+           !(flags & CHANNEL_COMPRESSED) && dvc_head_parse(c, m);
 }
 
 bool dvc_create_parse(struct cursor message, struct dvc_create *out)
 {
-    struct message m;
+    struct dvc_head m;
     size_t len;
 
-    if (!take_head(&message, &m) || m.cmd != CMD_CREATE)
+    if (!dvc_head_parse(&message, &m) || m.cmd != DVC_CREATE)
         return false;
     out->id_len = m.id_len;
     out->id = m.channel;
@@ -85,7 +72,7 @@ void dvc_refusal_put(struct buffer *b, const struct dvc_create *c)
 
     buffer_put_le32(b, (uint32_t)(1 + id_len + 4));
     buffer_put_le32(b, CHANNEL_FIRST | CHANNEL_LAST);
-    buffer_put_u8(b, (uint8_t)(CMD_CREATE << 4 | c->id_len));
+    buffer_put_u8(b, (uint8_t)(DVC_CREATE << 4 | c->id_len));
     for (size_t i = 0; i < id_len; i++)
         buffer_put_u8(b, (uint8_t)(c->id >> 8 * i));
     buffer_put_le32(b, STATUS_UNSUCCESSFUL);
@@ -100,33 +87,29 @@ static bool is_name(struct cursor c, const char *name)
 
 void dvc_server_scan(struct cursor data, struct dvc_state *s)
 {
-    struct message m;
+    struct dvc_head m;
 
     if (!take_message(&data, &m))
         return;
-    if (m.cmd == CMD_CREATE && is_name(data, DVC_NAME_INPUT)) {
+    if (m.cmd == DVC_CREATE && is_name(data, DVC_NAME_INPUT)) {
         s->input_id = m.channel;
         s->has_input = true;
-    } else if (m.cmd == CMD_CREATE && is_name(data, DVC_NAME_GRAPHICS)) {
-        s->graphics_id = m.channel;
-        s->has_graphics = true;
-    } else if (m.cmd == CMD_CLOSE) {
+    } else if (m.cmd == DVC_CLOSE) {
         s->has_input &= m.channel != s->input_id;
-        s->has_graphics &= m.channel != s->graphics_id;
     }
 }
 
 bool dvc_client_scan(struct cursor data, const struct dvc_state *s)
 {
     static const uint8_t len_bytes[] = {1, 2, 4, 4};
-    struct message m;
+    struct dvc_head m;
     uint16_t event;
 
     if (!s->has_input || !take_message(&data, &m) || m.channel != s->input_id)
         return false;
-    if (m.cmd == CMD_DATA_FIRST && !cursor_skip(&data, len_bytes[m.sp]))
+    if (m.cmd == DVC_DATA_FIRST && !cursor_skip(&data, len_bytes[m.sp]))
         return false;
-    if (m.cmd != CMD_DATA && m.cmd != CMD_DATA_FIRST)
+    if (m.cmd != DVC_DATA && m.cmd != DVC_DATA_FIRST)
         return false;
     return cursor_le16(&data, &event) && (event == EVENT_TOUCH || event == EVENT_PEN);
 }

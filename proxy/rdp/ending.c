@@ -133,9 +133,7 @@ static void flush(struct rdp_session *s, int64_t now_ms)
 
 static void draw_and_hold(struct rdp_session *s)
 {
-    struct notice where;
-
-    if (!rdp_notice_draw(s, s->ending.sentence, &where)) {
+    if (!rdp_notice_last(s, s->ending.sentence)) {
         log_debug("the last words could not be drawn");
         say_bye(s);
         return;
@@ -156,7 +154,7 @@ static void hold(struct rdp_session *s, int64_t now_ms)
 static void settle(struct rdp_session *s, int64_t now_ms)
 {
     splice_settle(s);
-    if (!s->desktop.is_fragment || now_ms >= s->ending.step_ms || !rdp_leg_is_alive(&s->target)) {
+    if (!rdp_notice_must_wait(s) || now_ms >= s->ending.step_ms || !rdp_leg_is_alive(&s->target)) {
         rdp_leg_stop(&s->target, true);
         draw_and_hold(s);
     }

@@ -7,7 +7,10 @@
 #include "proxy/rdp/le.h"
 #include "proxy/rdp/wire.h"
 
-#define BLOCK_HEAD 4
+#define MONITORS_MAX    16
+#define MONITOR_PRIMARY 0x1u
+#define MONITOR_SIDE    0x8000
+#define BLOCK_HEAD      4
 
 /* offsets in CS_CORE, its head included */
 #define CORE_MIN         132 /* up to postBeta2ColorDepth: what every client has sent since 1999 */
@@ -113,6 +116,38 @@ static bool parse_channels(const struct block *b, struct gcc_client *out)
     return true;
 }
 
+/* 2.2.1.3.6: the corner of all monitors may be left of and above the primary one's. */
+static void take_monitors(const struct block *b, struct gcc_client *out)
+{
+    int32_t corner_x = INT32_MAX, corner_y = INT32_MAX;
+    uint32_t flags, count, at[5];
+    struct gcc_monitor found = {0};
+    int32_t x = 0, y = 0;
+    struct cursor c = block_body(b);
+
+    if (!cursor_le32(&c, &flags) || !cursor_le32(&c, &count) || count > MONITORS_MAX)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        for (size_t n = 0; n < 5; n++)
+            if (!cursor_le32(&c, &at[n]))
+                return;
+        corner_x = (int32_t)at[0] < corner_x ? (int32_t)at[0] : corner_x;
+        corner_y = (int32_t)at[1] < corner_y ? (int32_t)at[1] : corner_y;
+        if (!(at[4] & MONITOR_PRIMARY) || at[2] - at[0] >= MONITOR_SIDE ||
+            at[3] - at[1] >= MONITOR_SIDE)
+            continue;
+        x = (int32_t)at[0];
+        y = (int32_t)at[1];
+        found.width = (uint16_t)(at[2] - at[0] + 1);
+        found.height = (uint16_t)(at[3] - at[1] + 1);
+    }
+    if (count < 2 || (int64_t)x - corner_x >= MONITOR_SIDE || (int64_t)y - corner_y >= MONITOR_SIDE)
+        return;
+    found.left = (uint16_t)(x - corner_x);
+    found.top = (uint16_t)(y - corner_y);
+    out->primary = found;
+}
+
 static bool parse_client_block(const struct block *b, struct gcc_client *out)
 {
     switch (b->type) {
@@ -122,6 +157,9 @@ static bool parse_client_block(const struct block *b, struct gcc_client *out)
         return parse_channels(b, out);
     case CS_CLUSTER:
         return b->len >= BLOCK_HEAD + 8;
+    case CS_MONITOR:
+        take_monitors(b, out);
+        return true;
     case CS_MSGCHANNEL:
         out->has_message_channel = true;
         return true;

@@ -181,6 +181,7 @@ static void session_finish(void *self)
     rdp_leg_close(&s->user);
     rdp_leg_close(&s->target);
     buffer_finish(&s->desktop.instead);
+    rdp_notice_finish(s);
     chunks_finish(&s->desktop.dynamic);
     chunks_finish(&s->desktop.devices);
     turn_finish(&s->turn);
@@ -196,6 +197,7 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
     s->relay = r;
     text_copy(s->separators, sizeof(s->separators), limits->separators);
     buffer_init(&s->desktop.instead, TPKT_MAX);
+    rdp_notice_init(s);
     chunks_init(&s->desktop.dynamic);
     chunks_init(&s->desktop.devices);
     front_init(s);

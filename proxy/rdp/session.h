@@ -22,12 +22,11 @@
 
 #include "proxy/rdp/chunks.h"
 #include "proxy/rdp/leg.h"
+#include "proxy/rdp/notices.h"
 #include "proxy/rdp/record.h"
 #include "proxy/rdp/wire.h"
 #include "proxy/relay/relay.h"
 #include "proxy/relay/turn.h"
-
-#define SENTENCE_MAX 512
 
 struct credssp;
 
@@ -115,7 +114,6 @@ struct desktop {
     struct share_facts facts;
     bool has_demand;  /* the target's licensing is over */
     bool is_active;   /* capabilities exchanged: updates may be sent */
-    bool is_fragment; /* a fragmented update is open: nothing may be put between */
     bool wants_exit;  /* the client asked to shut down */
     bool is_bye;      /* the client said the ultimatum */
     bool is_logged_on;
@@ -127,15 +125,6 @@ struct desktop {
     /* of the run that is looked at */
     bool is_human;         /* somebody typed or clicked */
     struct buffer instead; /* goes in the place of a dropped PDU */
-};
-
-/* A box over the desktop in use. */
-struct notice {
-    char text[SENTENCE_MAX]; /* waits to be shown; "" none */
-    bool is_message;         /* stays for a moment even when somebody types */
-    bool is_shown;
-    int64_t shown_ms;
-    uint16_t left, top, right, bottom;
 };
 
 enum end_step {
@@ -268,13 +257,6 @@ bool channels_filter_devices(struct rdp_session *s, uint16_t channel, struct cur
 void splice_step(struct rdp_session *s);
 /* Only the target's PDUs, until no fragment is open. */
 void splice_settle(struct rdp_session *s);
-
-/* ---- notices.c: boxes over the desktop in use ---- */
-void rdp_notice_add(struct rdp_session *s, const char *text, bool is_message);
-void rdp_notice_step(struct rdp_session *s, int64_t now_ms);
-void rdp_notice_human(struct rdp_session *s);
-/* Draw a box in the middle of the client's screen; false when there is no way to. */
-bool rdp_notice_draw(struct rdp_session *s, const char *text, struct notice *where);
 
 /* ---- ending.c ---- */
 void ending_step(struct rdp_session *s, int64_t now_ms);

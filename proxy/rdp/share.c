@@ -16,7 +16,6 @@
 #define CAP_GENERAL     1
 #define CAP_BITMAP      2
 #define CAP_ORDER       3
-#define CAP_POINTER     8
 #define CAP_SHARE       9
 #define CAP_INPUT       13
 #define CAP_FONT        14
@@ -86,14 +85,13 @@ static void take_fact(uint16_t type, struct cursor body, struct share_facts *out
     switch (type) {
     case CAP_GENERAL:
         out->has_fastpath_output = le16_at(body, 10) & FASTPATH_OUTPUT;
+        out->has_refresh = le16_at(body, 18) & 0xff;
+        out->has_suppress = le16_at(body, 18) >> 8;
         break;
     case CAP_BITMAP:
         out->bpp = le16_at(body, 0);
         out->width = le16_at(body, 8);
         out->height = le16_at(body, 10);
-        break;
-    case CAP_POINTER: /* the slots for new pointers came later; then the old ones count */
-        out->pointer_cache = cursor_left(&body) >= 6 ? le16_at(body, 4) : le16_at(body, 2);
         break;
     default:
         break;
@@ -223,7 +221,7 @@ static void put_sets(struct buffer *b, const struct share_facts *f)
     put_set(b, CAP_GENERAL, general, sizeof(general) / 2);
     put_set(b, CAP_BITMAP, bitmap, sizeof(bitmap) / 2);
     put_set(b, CAP_ORDER, order, sizeof(order) / 2);
-    put_set(b, CAP_POINTER, pointer, sizeof(pointer) / 2);
+    put_set(b, CAPABILITY_POINTER, pointer, sizeof(pointer) / 2);
     put_set(b, CAP_SHARE, share, sizeof(share) / 2);
     put_set(b, CAP_INPUT, input, sizeof(input) / 2);
     put_set(b, CAP_FONT, font, sizeof(font) / 2);

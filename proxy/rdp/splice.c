@@ -88,7 +88,6 @@ static void look_at_confirm(struct rdp_session *s, const struct share_pdu *pdu)
     if (confirm_active_parse(pdu->body, &facts) != PARSE_OK)
         return;
     s->desktop.facts.has_fastpath_output = facts.has_fastpath_output;
-    s->desktop.facts.pointer_cache = facts.pointer_cache;
     if (facts.bpp)
         s->desktop.facts.bpp = facts.bpp < s->desktop.facts.bpp || !s->desktop.facts.bpp
                                    ? facts.bpp
@@ -134,6 +133,7 @@ static enum verdict look_at_io_of_user(struct rdp_session *s, const struct mcs_p
                 channels_stay_readable(SHARE_CONFIRM_ACTIVE, &share, f, at);
         }
         look_at_share_of_user(s, &share);
+        rdp_notice_share_of_user(s, &share, f, at);
     }
     return PASS;
 }
@@ -159,9 +159,10 @@ static enum verdict look_at_data_of_user(struct rdp_session *s, const struct mcs
         return DROP;
     if (pdu->channel == s->u.ids.io_channel)
         v = look_at_io_of_user(s, pdu, f, at);
-    else if (is_named(s, pdu->channel, "drdynvc"))
+    else if (is_named(s, pdu->channel, "drdynvc")) {
         s->desktop.is_human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
-    else if (is_named(s, pdu->channel, "rdpdr") &&
+        rdp_notice_dynamic_of_user(s, pdu->data);
+    } else if (is_named(s, pdu->channel, "rdpdr") &&
              channels_filter_devices(s, channel, pdu->data, &s->desktop.instead))
         return DROP;
     put_be16(at + MCS_AT_USER, (uint16_t)(s->t.user_id - MCS_BASE_CHANNEL));
@@ -232,9 +233,7 @@ static void look_at_demand(struct rdp_session *s, const struct share_pdu *pdu)
     if (demand_active_parse(pdu->body, &facts) != PARSE_OK)
         return;
     facts.has_fastpath_output = d->facts.has_fastpath_output; /* the client's to say */
-    facts.pointer_cache = d->facts.pointer_cache;
     d->facts = facts;
-    d->is_fragment = false;
     log_debug("desktop %ux%u bpp=%u share=%#x", facts.width, facts.height, facts.bpp,
               facts.share_id);
     if (!d->has_demand) {
@@ -310,6 +309,7 @@ static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs
         if (share.type == SHARE_DEMAND_ACTIVE && channels_are_read(s))
             channels_stay_readable(SHARE_DEMAND_ACTIVE, &share, f, at);
         v = look_at_share_of_target(s, &share);
+        rdp_notice_share(s, &share);
     }
     return v;
 }
@@ -331,6 +331,7 @@ static enum verdict look_at_data_of_target(struct rdp_session *s, const struct m
         if (channels_block_dynamic(s, pdu, channel, f, at))
             return DROP;
         dvc_server_scan(pdu->data, &s->desktop.dvc);
+        rdp_notice_dynamic(s, pdu->data);
     }
     put_be16(at + MCS_AT_CHANNEL, channel);
     return v;
@@ -361,8 +362,7 @@ static enum verdict look_at_target(struct rdp_session *s, const struct frame *f,
     struct mcs_pdu pdu;
 
     if (f->kind == FRAME_FASTPATH) {
-        if (fastpath_output_scan(frame_body(f), &s->desktop.is_fragment) != PARSE_OK)
-            s->desktop.is_fragment = false;
+        rdp_notice_fastpath(s, f);
         return s->desktop.has_demand ? PASS : DROP;
     }
     if (mcs_parse(frame_body(f), &pdu) != PARSE_OK)
@@ -475,7 +475,7 @@ void splice_settle(struct rdp_session *s)
     struct cursor c = rdp_leg_input(&s->target);
     struct frame f;
 
-    while (s->desktop.is_fragment && frame_next(&c, TPKT_MAX, &f) == PARSE_OK) {
+    while (rdp_notice_must_wait(s) && frame_next(&c, TPKT_MAX, &f) == PARSE_OK) {
         uint8_t *at = s->target.in + s->target.in_start;
 
         if (look_at_target(s, &f, at) == PASS)

@@ -185,6 +185,10 @@ struct gcc_client {
     char name[64];        /* UTF-8 */
     bool has_message_channel;
     bool has_channels; /* its block came, which may be empty */
+    /* Where the primary monitor is, from the corner of all of them; width 0: there is one only. */
+    struct gcc_monitor {
+        uint16_t left, top, width, height;
+    } primary;
     size_t channel_count;
     struct gcc_channel channels[MCS_CHANNELS_MAX];
     struct cursor blocks; /* all of them, as sent */
@@ -257,6 +261,7 @@ enum share_type {
 enum share_data_type {
     DATA_UPDATE = 0x02,
     DATA_CONTROL = 0x14,
+    DATA_POINTER = 0x1b,
     DATA_INPUT = 0x1c,
     DATA_SYNCHRONIZE = 0x1f,
     DATA_REFRESH_RECT = 0x21,
@@ -288,12 +293,13 @@ enum parse share_next(struct cursor *data, struct share_pdu *out);
 struct share_facts {
     uint32_t share_id;
     uint16_t bpp, width, height; /* of the bitmap capability; 0 when there is none */
-    uint16_t pointer_cache;      /* slots for new pointers */
     bool has_fastpath_output;
+    bool has_refresh, has_suppress; /* of Demand Active: it redraws when asked in this way */
 };
 enum parse demand_active_parse(struct cursor body, struct share_facts *out);
 enum parse confirm_active_parse(struct cursor body, struct share_facts *out);
 
+#define CAPABILITY_POINTER         8
 #define CAPABILITY_VIRTUAL_CHANNEL 20
 /* In the body of one of the two: the inside of the set of this type, or NULL when there is none, or
  * it has fewer than `least` bytes. */
@@ -322,9 +328,27 @@ MUST_CHECK bool logon_cookie_parse(struct cursor body, struct logon_cookie *out)
 
 /* ---- fast-path output: fastpath.c ---- */
 
-/* Whether the last update of this output PDU leaves a fragmented one open. PARSE_BAD when its
- * updates do not fill it exactly. */
-enum parse fastpath_output_scan(struct cursor body, bool *is_open);
+/* What a client shows as its pointer, as far as updates can be read. */
+enum pointer_kind { POINTER_DEFAULT, POINTER_HIDDEN, POINTER_CACHED, POINTER_UNREADABLE };
+struct pointer {
+    enum pointer_kind kind;
+    uint16_t slot; /* of CACHED */
+};
+
+#define PALETTE_LEN 768 /* 256 times red, green, blue */
+
+/* What notices need to know of the target's drawing. */
+struct output_facts {
+    bool is_open;          /* a fragmented update is: stays from one PDU to the next */
+    bool has_drawn;        /* of this PDU: more than pointers */
+    bool has_pointer;      /* of this PDU: a shape was set */
+    struct pointer pointer;
+    struct cursor palette; /* of this PDU: PALETTE_LEN bytes, borrowed; or empty */
+};
+/* PARSE_BAD when the updates of this output PDU do not fill it exactly. */
+enum parse fastpath_output_scan(struct cursor body, struct output_facts *out);
+/* The same for a DATA PDU of the slow path, which is never a part of an update. */
+void slowpath_output_scan(const struct share_pdu *pdu, struct output_facts *out);
 
 /* ---- what a human does: input.c ---- */
 
@@ -341,14 +365,33 @@ enum parse input_slowpath_scan(struct cursor body, struct input_state *s, bool *
 
 /* ---- dynamic channels: dvc.c ---- */
 
+#define CHANNEL_FIRST      0x00000001u /* 2.2.6.1.1: of a chunk of a static channel */
+#define CHANNEL_LAST       0x00000002u
+#define CHANNEL_COMPRESSED 0x00200000u
+
 #define DVC_NAME_GRAPHICS "Microsoft::Windows::RDS::Graphics"
 #define DVC_NAME_INPUT    "Microsoft::Windows::RDS::Input"
 
 struct dvc_state {
     uint32_t input_id; /* of the touch channel while it is open; has_input */
-    bool has_input, has_graphics;
-    uint32_t graphics_id;
+    bool has_input;
 };
+/* Command and number at the head of a message; 2.2.1 */
+enum dvc_command {
+    DVC_CREATE = 1,
+    DVC_DATA_FIRST = 2,
+    DVC_DATA = 3,
+    DVC_CLOSE = 4,
+    DVC_DATA_FIRST_COMPRESSED = 6,
+    DVC_DATA_COMPRESSED = 7
+};
+struct dvc_head {
+    uint8_t cmd, sp, id_len; /* the latter two as sent: 0, 1, 2 for 1, 2, 4 bytes */
+    uint32_t channel;
+};
+/* c: behind the CHANNEL_PDU_HEADER of a first chunk. */
+MUST_CHECK bool dvc_head_parse(struct cursor *c, struct dvc_head *out);
+
 /* A request of the target's to open a channel; name is borrowed. False when it is none. */
 struct dvc_create {
     uint8_t id_len; /* as sent: 0, 1, 2 for 1, 2, 4 bytes */

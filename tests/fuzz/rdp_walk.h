@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "proxy/rdp/chunks.h"
+#include "proxy/rdp/gfx.h"
 
 struct rdp_walk {
     size_t frames, x224, connects, data, fastpath, infos, demands, confirms, shares, humans;
@@ -19,6 +20,8 @@ struct rdp_walk {
     char user[INFO_TEXT_MAX];
     struct input_state input;
     struct dvc_state dvc;
+    struct gfx_state gfx;
+    struct output_facts output;
 };
 
 static void walk_info(struct cursor data, struct rdp_walk *w)
@@ -46,6 +49,7 @@ static void walk_shares(struct cursor data, struct rdp_walk *w)
 
     while (share_next(&data, &share) == PARSE_OK) {
         w->shares++;
+        slowpath_output_scan(&share, &w->output);
         if (share.type == SHARE_DEMAND_ACTIVE)
             w->demands += demand_active_parse(share.body, &w->facts) == PARSE_OK;
         else if (share.type == SHARE_CONFIRM_ACTIVE)
@@ -123,6 +127,8 @@ static void walk_tpkt(struct cursor body, struct rdp_walk *w)
         walk_info(pdu.data, w);
         walk_shares(pdu.data, w);
         dvc_server_scan(pdu.data, &w->dvc);
+        gfx_server_scan(pdu.data, &w->gfx);
+        gfx_client_scan(pdu.data, &w->gfx);
         walk_channels(pdu.data);
         w->humans += dvc_client_scan(pdu.data, &w->dvc);
     }
@@ -150,7 +156,7 @@ static void rdp_walk(const uint8_t *bytes, size_t len, struct rdp_walk *w)
         }
         w->fastpath++;
         if (side & 1)
-            (void)!(fastpath_output_scan(frame_body(&f), &flag) == PARSE_OK);
+            (void)!(fastpath_output_scan(frame_body(&f), &w->output) == PARSE_OK);
         else
             w->humans +=
                 input_fastpath_scan(f.data[0], frame_body(&f), &w->input, &flag) == PARSE_OK &&

@@ -79,7 +79,7 @@ static void test_captured_targets(void **state)
     assert_int_not_equal(w.facts.share_id, 0);
     rdp_walk(bytes, read_file("xfreerdp-shadow-target", bytes), &w);
     assert_int_not_equal(w.server.message_channel, 0);
-    assert_true(w.dvc.has_graphics);
+    assert_true(w.gfx.is_asked);
 }
 
 static void test_cut_at_every_byte(void **state)
@@ -389,19 +389,19 @@ static void test_share(void **state)
 
 static void test_fragments(void **state)
 {
-    bool is_open = true;
+    struct output_facts facts = {.is_open = true};
 
     (void)state;
-    assert_int_equal(fastpath_output_scan(cursor_of("\x01\x01\0x", 4), &is_open), PARSE_OK);
-    assert_false(is_open);
-    assert_int_equal(fastpath_output_scan(cursor_of("\x21\x01\0x", 4), &is_open), PARSE_OK);
-    assert_true(is_open);
-    assert_int_equal(fastpath_output_scan(cursor_of("\xb1\x20\x01\0x", 5), &is_open), PARSE_OK);
-    assert_true(is_open);
-    assert_int_equal(fastpath_output_scan(cursor_of("\x11\x01\0x\x01\x00\x00", 7), &is_open),
+    assert_int_equal(fastpath_output_scan(cursor_of("\x01\x01\0x", 4), &facts), PARSE_OK);
+    assert_false(facts.is_open);
+    assert_int_equal(fastpath_output_scan(cursor_of("\x21\x01\0x", 4), &facts), PARSE_OK);
+    assert_true(facts.is_open);
+    assert_int_equal(fastpath_output_scan(cursor_of("\xb1\x20\x01\0x", 5), &facts), PARSE_OK);
+    assert_true(facts.is_open);
+    assert_int_equal(fastpath_output_scan(cursor_of("\x11\x01\0x\x01\x00\x00", 7), &facts),
                      PARSE_OK);
-    assert_false(is_open);
-    assert_int_equal(fastpath_output_scan(cursor_of("\x01\x05\0x", 4), &is_open), PARSE_BAD);
+    assert_false(facts.is_open);
+    assert_int_equal(fastpath_output_scan(cursor_of("\x01\x05\0x", 4), &facts), PARSE_BAD);
 }
 
 /* ---- input ---- */
