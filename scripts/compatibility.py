@@ -13,7 +13,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(ROOT, "docs", "compatibility.md")
-TITLES = {"openssh": "OpenSSH", "copy": "Large copies", "flow": "Standing still"}
+TITLES = {"openssh": "OpenSSH", "copy": "Large copies", "flow": "Standing still",
+          "rdp": "RDP: clients, servers and codecs", "rdp_servers": "RDP: beside the desktop"}
 HEAD = """# What works through Sallyport
 
 Every line is a test with the real program, run by `scripts/test.sh`; the last column is its name.
