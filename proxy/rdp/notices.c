@@ -100,6 +100,12 @@ static void forget(struct notice *n)
     n->is_forgotten = true;
 }
 
+void rdp_notice_leave(struct rdp_session *s)
+{
+    forget(&s->notice);
+    s->notice.gfx = (struct gfx_state){0};
+}
+
 void rdp_notice_share(struct rdp_session *s, const struct share_pdu *pdu)
 {
     if (pdu->type == SHARE_DEMAND_ACTIVE) {

@@ -52,7 +52,10 @@ void rdp_notice_add(struct rdp_session *s, const char *text, bool is_message);
 void rdp_notice_step(struct rdp_session *s, int64_t now_ms);
 void rdp_notice_human(struct rdp_session *s);
 
-/* What passes, told by splice.c. `f` stands at `at`, and may be changed. */
+/* Another target is to come: of this one nothing is true any more. */
+void rdp_notice_leave(struct rdp_session *s);
+
+/* What passes, told by splice.c. A frame f stands at `at`, and may be changed. */
 void rdp_notice_fastpath(struct rdp_session *s, const struct frame *f);
 void rdp_notice_share(struct rdp_session *s, const struct share_pdu *pdu);
 void rdp_notice_dynamic(struct rdp_session *s, struct cursor data);

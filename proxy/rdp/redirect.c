@@ -326,6 +326,7 @@ void rdp_redirect_result(struct rdp_session *s, const struct link_redirected *re
     }
     forget_target(s);
     forget_desktop(&s->desktop);
+    rdp_notice_leave(s);
     text_copy(r->address, sizeof(r->address), result->address);
     if (!fill_route(s, result) || !restore_info(s)) {
         close(fd);
