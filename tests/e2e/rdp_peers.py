@@ -117,8 +117,38 @@ class Display:
                               check=True)
         return Picture(done.stdout)
 
+    def pointer(self):
+        """The pointer that is shown: width, height and pixels, (red, green, blue, alpha) each."""
+        return shown_pointer(self.name)
+
     def stop(self):
         self.server.stop()
+
+
+class PointerImage(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_short), ("y", ctypes.c_short), ("width", ctypes.c_ushort),
+                ("height", ctypes.c_ushort), ("xhot", ctypes.c_ushort), ("yhot", ctypes.c_ushort),
+                ("serial", ctypes.c_ulong), ("pixels", ctypes.POINTER(ctypes.c_ulong))]
+
+
+def shown_pointer(display):
+    """XFixes: a picture of the screen has no pointer in it."""
+    x, fixes = ctypes.CDLL("libX11.so.6"), ctypes.CDLL("libXfixes.so.3")
+    x.XOpenDisplay.restype = ctypes.c_void_p
+    fixes.XFixesGetCursorImage.restype = ctypes.POINTER(PointerImage)
+    d = ctypes.c_void_p(x.XOpenDisplay(display.encode()))
+    assert d.value
+    try:
+        major, minor = ctypes.c_int(5), ctypes.c_int(0)
+        fixes.XFixesQueryVersion(d, ctypes.byref(major), ctypes.byref(minor))
+        image = fixes.XFixesGetCursorImage(d)
+        got = image.contents
+        width, height = got.width, got.height
+        pixels = [got.pixels[i] & 0xffffffff for i in range(width * height)]
+        x.XFree(image)
+    finally:
+        x.XCloseDisplay(d)
+    return width, height, [(p >> 16 & 255, p >> 8 & 255, p & 255, p >> 24) for p in pixels]
 
 
 class Picture:
@@ -231,8 +261,6 @@ port=%d
 
 class Shadow:
     """freerdp-shadow on an Xvfb. security: tls or nla, then with these users and passwords."""
-    program = [SHADOW]
-
     def __init__(self, directory, name="shadow", size="800x600", security="tls", extra=(), users=None):
         self.dir = os.path.join(directory, name)
         os.makedirs(self.dir, exist_ok=True)
@@ -246,8 +274,7 @@ class Shadow:
         return "127.0.0.1:%d" % self.port
 
     def start(self):
-        argv = [*self.program, "/port:%d" % self.port, "/bind-address:127.0.0.1",
-                "/sec:" + self.security]
+        argv = [SHADOW, "/port:%d" % self.port, "/bind-address:127.0.0.1", "/sec:" + self.security]
         if self.security == "tls":
             argv.append("-auth")
         else:
