@@ -261,6 +261,8 @@ port=%d
 
 class Shadow:
     """freerdp-shadow on an Xvfb. security: tls or nla, then with these users and passwords."""
+    program = [SHADOW]
+
     def __init__(self, directory, name="shadow", size="800x600", security="tls", extra=(), users=None):
         self.dir = os.path.join(directory, name)
         os.makedirs(self.dir, exist_ok=True)
@@ -274,7 +276,8 @@ class Shadow:
         return "127.0.0.1:%d" % self.port
 
     def start(self):
-        argv = [SHADOW, "/port:%d" % self.port, "/bind-address:127.0.0.1", "/sec:" + self.security]
+        argv = [*self.program, "/port:%d" % self.port, "/bind-address:127.0.0.1",
+                "/sec:" + self.security]
         if self.security == "tls":
             argv.append("-auth")
         else:
