@@ -15,7 +15,8 @@
 
 const char *control_auth_name(enum link_target_auth auth)
 {
-    static const char *const names[] = {"none", "password", "key", "passthrough", "agent"};
+    static const char *const names[] = {"none",        "password", "key",
+                                        "passthrough", "agent",    "prompt"};
 
     return names[auth];
 }
@@ -216,7 +217,14 @@ static int change_login(const struct arg_values *values, bool from_document, str
         t->auth = TARGET_AUTH_PASSTHROUGH;
     if (t->protocol == PROTOCOL_RDP &&
         (t->auth == TARGET_AUTH_KEY || t->auth == TARGET_AUTH_AGENT)) {
-        failure_set(f, "invalid", "auth: an rdp target takes password, passthrough or none");
+        failure_set(f, "invalid",
+                    "auth: an rdp target takes password, prompt, passthrough or none");
+        return ERR_INVALID;
+    }
+    if (t->protocol == PROTOCOL_SSH && t->auth == TARGET_AUTH_PROMPT) {
+        failure_set(f, "invalid",
+                    "auth: only an rdp target takes prompt; what an ssh target asks with "
+                    "keyboard-interactive is asked of the user with any");
         return ERR_INVALID;
     }
     needs = t->auth == TARGET_AUTH_PASSWORD || t->auth == TARGET_AUTH_KEY;

@@ -25,7 +25,7 @@
 /* clang-format on */
 
 #define STATUSES "connecting|active|idle|disconnected"
-#define AUTHS    "none|password|key|passthrough|agent" /* in the order of enum link_target_auth */
+#define AUTHS    "none|password|key|passthrough|agent|prompt" /* in the order of enum link_target_auth */
 
 static const struct argument args_none[] = {END};
 
@@ -190,6 +190,7 @@ static const struct argument args_target_host_key[] = {
     ARG("name", ARG_NAME, "the target; or, for one that is not there yet:"),
     ARG_RANGE("address", ARG_TEXT, 1, 299, "HOST:PORT"),
     ARG_RANGE("via", ARG_TEXT, 0, NAME_MAX_LEN, "the target to go through"),
+    ARG_ONE_OF("type", "ssh|rdp", "its protocol, when it is not there yet; ssh without"),
     END,
 };
 
@@ -346,7 +347,7 @@ static const struct command commands[] = {
         "Encrypt all secrets under a new key."),
     ROW("target add", ACCESS_ADMIN, target_add, args_target_add, "Add a target."),
     ROW("target host-key", ACCESS_ADMIN, target_host_key, args_target_host_key,
-        "Ask a server for its host key."),
+        "Ask a server for its host key, or its certificate's."),
     ROW("target ls", ACCESS_AUDIT, target_ls, args_target_ls, "List targets."),
     ROW("target rm", ACCESS_ADMIN, target_rm, args_name, "Remove a target and its grants."),
     ROW("target set", ACCESS_ADMIN, target_set, args_target_set, "Change a target."),

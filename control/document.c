@@ -37,7 +37,7 @@ static const struct argument target_rows[] = {
     {"type", ARG_CHOICE, false, false, 0, 0, "ssh|rdp", NULL},
     {"address", ARG_TEXT, false, false, 1, 299, NULL, NULL},
     {"account", ARG_ACCOUNT, false, false, 0, 0, NULL, NULL},
-    {"auth", ARG_CHOICE, false, false, 0, 0, "none|password|key|passthrough|agent", NULL},
+    {"auth", ARG_CHOICE, false, false, 0, 0, "none|password|key|passthrough|agent|prompt", NULL},
     {"secret", ARG_SECRET, false, false, 0, SECRET_MAX, NULL, NULL},
     {"certificate", ARG_TEXT, false, false, 0, KEY_LINE_MAX, NULL, NULL},
     {"via", ARG_TEXT, false, false, 0, NAME_MAX_LEN, NULL, NULL},

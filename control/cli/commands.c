@@ -185,16 +185,16 @@ static const struct cli_option user_passwd_options[] = {
      "Go through this ssh target, as it is logged in to there. \"\" takes it away."}, \
     {"account", 0, VALUE_TEXT, "ACCOUNT", NULL, \
      "The login name there; without one the user's own name. \"\" takes it away."}, \
-    {"auth", 0, VALUE_CHOICE, "HOW", "password|key|agent|passthrough|none", \
-     "How to log in there: a stored password or key, the agent that the user forwards (ssh -A), or " \
-     "the password that the user typed."}, \
+    {"auth", 0, VALUE_CHOICE, "HOW", "password|key|agent|passthrough|prompt|none", \
+     "How to log in there: a stored password or key, the agent that the user forwards (ssh -A), the " \
+     "password that the user typed, or (rdp) one that the user is asked for."}, \
     {"secret-stdin", 0, VALUE_NONE, NULL, NULL, "Read the password, one line, from stdin."}, \
     {"key-file", 0, VALUE_TEXT, "FILE", "@files", "Read the private key (PEM) from a file."}, \
     {"cert-file", 0, VALUE_TEXT, "FILE", "@files", \
      "Read the certificate of that key (key-cert.pub) from a file; a new key forgets the old one."}, \
     {"host-key", 0, VALUE_TEXT, "KEY|fetch|none", NULL, \
-     "The server's public key, \"ssh-ed25519 AAAA...\"; a line of ssh-keyscan will do. fetch asks " \
-     "the server and shows it; none forgets it."}, \
+     "The server's public key, \"ssh-ed25519 AAAA...\"; a line of ssh-keyscan will do; of an rdp " \
+     "target's certificate \"tls-spki AAAA...\". fetch asks the server and shows it; none forgets it."}, \
     {"host-key-fingerprint", 0, VALUE_TEXT, "SHA256:...", NULL, \
      "Ask the server for its key and take it if its fingerprint is this."}, \
     {"accept-new", 0, VALUE_NONE, NULL, NULL, \

@@ -65,7 +65,8 @@ enum link_target_auth {
     TARGET_AUTH_PASSWORD,
     TARGET_AUTH_KEY,
     TARGET_AUTH_PASSTHROUGH,
-    TARGET_AUTH_AGENT /* the user's agent; since version 3 */
+    TARGET_AUTH_AGENT, /* the user's agent; since version 3 */
+    TARGET_AUTH_PROMPT /* RDP: the user is asked for the account's password; since version 4 */
 };
 
 /* What is tried when a target is tested, in this order; id, name. */

@@ -264,9 +264,14 @@ bool link_login_may_try(struct relay_link *l, const char *user, const char *devi
     text_copy(l->device, sizeof(l->device), device);
     if (!l->tried_user[0])
         text_copy(l->tried_user, sizeof(l->tried_user), user);
-    if (strcmp(l->tried_user, user) != 0) {
+    if (strcmp(l->tried_user, user) != 0 && l->protocol != PROTOCOL_RDP) {
         link_login_reply(l, LINK_AUTH_DISCONNECT, "the user name may not change during a login");
         return false;
+    }
+    if (strcmp(l->tried_user, user) != 0) { /* the login screen has a field for it */
+        text_copy(l->tried_user, sizeof(l->tried_user), user);
+        l->login.first = NULL;
+        wipe_secret(&l->login.key);
     }
     if (l->attempts >= b->config->auth_attempts) {
         link_login_reply(l, LINK_AUTH_DISCONNECT, "Too many authentication failures");

@@ -194,10 +194,12 @@ static int open_session(struct relay_link *l, const struct store_target *target,
     return r;
 }
 
-/* A relay of an older release knows neither agents nor other servers nor certificates. */
+/* A relay of an older release knows neither agents nor other servers nor certificates, or (before
+ * version 4) no login screen. */
 static bool is_too_new(const struct relay_link *l, const struct store_target *t)
 {
-    return l->version < 3 && (t->auth == TARGET_AUTH_AGENT || t->via[0] || t->certificate[0]);
+    return (l->version < 3 && (t->auth == TARGET_AUTH_AGENT || t->via[0] || t->certificate[0])) ||
+           (l->version < 4 && t->auth == TARGET_AUTH_PROMPT);
 }
 
 /* Connect to the first server on the way, or to the target itself. */

@@ -240,7 +240,7 @@ static const struct field fields_route_result[] = {
     TEXT(route_result.account),
     TEXT(route_result.target),
     TEXT(route_result.address),
-    U8(route_result.auth, TARGET_AUTH_AGENT),
+    U8(route_result.auth, TARGET_AUTH_PROMPT),
     BOOLEAN(route_result.accept_new),
     TEXT(route_result.host_key_type),
     BLOB(route_result.host_key),

@@ -11,16 +11,15 @@
 #include <sallyport/clock.h>
 #include <sallyport/log.h>
 
-#include "proxy/rdp/bitmap.h"
 #include "proxy/rdp/le.h"
+#include "proxy/rdp/screen.h"
+#include "proxy/rdp/stage.h"
 
-#define SETTLE_MS         300
-#define HANDSHAKE_MS      2000
-#define HOLD_MS           3000
-#define FLUSH_MS          400 /* last words leave, and the client closes first */
-#define OWN_SHARE_ID      0x000103eau
-#define SCREEN_WIDTH_MAX  8192
-#define SCREEN_HEIGHT_MAX 8192
+#define SETTLE_MS    300
+#define HANDSHAKE_MS 2000
+#define HOLD_MS      3000
+#define FLUSH_MS     400 /* last words leave, and the client closes first */
+#define OWN_SHARE_ID 0x000103eau
 
 /* 2.2.5.1.1; the sentence says the rest */
 static const struct {
@@ -35,6 +34,7 @@ static const struct {
     {END_POLICY, 0x07},              /* SERVER_DENIED_CONNECTION */
     {END_REVOKED, 0x09},             /* SERVER_INSUFFICIENT_PRIVILEGES */
     {END_RECORDING_FAILED, 0x07},
+    {END_USER_EXIT, 0x0c}, /* LOGOFF_BY_USER */
 };
 
 static uint32_t code_of(enum end_reason reason)
@@ -56,27 +56,20 @@ static void enter(struct rdp_session *s, enum end_step step, int64_t until_ms)
     rdp_want_timer(s, e->step_ms);
 }
 
-static void send_io(struct rdp_session *s, struct buffer *body)
-{
-    struct buffer b;
-
-    buffer_init(&b, TPKT_MAX);
-    mcs_data_put(&b, MCS_DATA_INDICATION, MCS_SERVER_USER, s->u.ids.io_channel, body->data,
-                 body->len);
-    if (!b.failed && !body->failed)
-        rdp_leg_send(&s->user, b.data, b.len);
-    buffer_finish(&b);
-    buffer_finish(body);
-}
-
 static void send_share(struct rdp_session *s, enum share_data_type type, const void *data,
                        size_t len)
 {
-    struct buffer b;
+    struct buffer body, b;
 
-    buffer_init(&b, 256);
-    share_data_put(&b, MCS_SERVER_USER, s->desktop.facts.share_id, type, data, len);
-    send_io(s, &b);
+    buffer_init(&body, 256);
+    buffer_init(&b, 512);
+    share_data_put(&body, MCS_SERVER_USER, s->desktop.facts.share_id, type, data, len);
+    mcs_data_put(&b, MCS_DATA_INDICATION, MCS_SERVER_USER, s->u.ids.io_channel, body.data,
+                 body.len);
+    if (!b.failed && !body.failed)
+        rdp_leg_send(&s->user, b.data, b.len);
+    buffer_finish(&b);
+    buffer_finish(&body);
 }
 
 /* ---- the last words ---- */
@@ -92,7 +85,7 @@ static void say_bye(struct rdp_session *s)
     uint8_t code[4];
     struct buffer b;
 
-    if (can_hear(s) && s->ending.sentence[0]) {
+    if (can_hear(s) && (s->ending.sentence[0] || (s->stage && !s->desktop.is_bye))) {
         if (!s->desktop.facts.share_id)
             s->desktop.facts.share_id = OWN_SHARE_ID;
         put_le32(code, code_of(s->ending.reason));
@@ -160,97 +153,27 @@ static void settle(struct rdp_session *s, int64_t now_ms)
     }
 }
 
-/* ---- a desktop of our own ---- */
+/* ---- a session of our own ---- */
 
-static void begin_own_desktop(struct rdp_session *s)
+static void wait_for_stage(struct rdp_session *s)
 {
-    const struct gcc_client *c = &s->u.client;
-    struct share_facts *f = &s->desktop.facts;
-    struct buffer b;
-
-    *f = (struct share_facts){.share_id = OWN_SHARE_ID, .bpp = c->bpp == 8 ? 16 : 24};
-    f->width = c->width && c->width <= SCREEN_WIDTH_MAX ? c->width : 1024;
-    f->height = c->height && c->height <= SCREEN_HEIGHT_MAX ? c->height : 768;
-    buffer_init(&b, 64);
-    licence_valid_put(&b);
-    send_io(s, &b);
-    buffer_init(&b, TPKT_MAX);
-    demand_active_put(&b, f);
-    send_io(s, &b);
-    enter(s, END_STEP_HANDSHAKE, clock_mono_ms() + HANDSHAKE_MS);
-}
-
-static void take_confirm(struct rdp_session *s, const struct share_pdu *pdu)
-{
-    struct share_facts facts;
-
-    if (confirm_active_parse(pdu->body, &facts) != PARSE_OK)
-        return;
-    s->desktop.facts.has_fastpath_output = facts.has_fastpath_output;
-    if (facts.bpp)
-        s->desktop.facts.bpp = facts.bpp;
-}
-
-/* 1.3.1.1: synchronize, control twice, fonts */
-static void answer_data(struct rdp_session *s, const struct share_pdu *pdu)
-{
-    static const uint8_t synchronize[] = {1, 0, 0xea, 3}, cooperate[] = {4, 0, 0, 0, 0, 0, 0, 0};
-    static const uint8_t font_map[] = {0, 0, 0, 0, 3, 0, 4, 0};
-    uint8_t granted[8] = {2, 0, 0, 0, 0xea, 3, 0, 0};
-    struct cursor c = pdu->body;
-    uint16_t action;
-
-    switch (pdu->data_type) {
-    case DATA_SYNCHRONIZE:
-        send_share(s, DATA_SYNCHRONIZE, synchronize, sizeof(synchronize));
-        break;
-    case DATA_CONTROL:
-        if (!cursor_le16(&c, &action))
-            break;
-        put_le16(granted + 2, s->u.user_id);
-        if (action == 1)
-            send_share(s, DATA_CONTROL, granted, sizeof(granted));
-        else if (action == 4)
-            send_share(s, DATA_CONTROL, cooperate, sizeof(cooperate));
-        break;
-    case DATA_FONT_LIST:
-        send_share(s, DATA_FONT_MAP, font_map, sizeof(font_map));
-        s->desktop.is_active = true;
-        break;
-    default:
-        break;
-    }
-}
-
-static void take_share(struct rdp_session *s, struct cursor data)
-{
-    struct share_pdu share;
-
-    while (!cursor_at_end(&data) && share_next(&data, &share) == PARSE_OK) {
-        if (share.type == SHARE_CONFIRM_ACTIVE)
-            take_confirm(s, &share);
-        else if (share.type == SHARE_DATA)
-            answer_data(s, &share);
-    }
+    if (!rdp_stage_begin(s))
+        say_bye(s);
+    else
+        enter(s, END_STEP_HANDSHAKE, clock_mono_ms() + HANDSHAKE_MS);
 }
 
 static void handshake(struct rdp_session *s, int64_t now_ms)
 {
-    struct mcs_pdu pdu;
-    struct frame f;
-
-    while (!s->desktop.is_active && rdp_frame(&s->user, TPKT_MAX, &f) == PARSE_OK) {
-        if (f.kind == FRAME_TPKT && mcs_parse(frame_body(&f), &pdu) == PARSE_OK &&
-            pdu.type == MCS_DATA_REQUEST && pdu.channel == s->u.ids.io_channel)
-            take_share(s, pdu.data);
-        rdp_leg_use(&s->user, f.len);
-    }
-    if (s->desktop.is_active)
+    rdp_stage_step(s);
+    if (rdp_stage_is_open(s)) {
+        rdp_stage_clear(s);
         draw_and_hold(s);
-    else if (now_ms >= s->ending.step_ms || !rdp_leg_is_alive(&s->user))
+    } else if (now_ms >= s->ending.step_ms || !rdp_leg_is_alive(&s->user)) {
         say_bye(s);
-    else
+    } else {
         rdp_want_timer(s, s->ending.step_ms);
+    }
 }
 
 /* ---- from outside ---- */
@@ -259,13 +182,14 @@ static void begin(struct rdp_session *s, int64_t now_ms)
 {
     const struct desktop *d = &s->desktop;
 
+    rdp_screen_finish(s);
     rdp_user_forget(s);
     if (s->ending.deadline_ms)
         rdp_want_timer(s, s->ending.deadline_ms);
     if (!s->ending.sentence[0] || !can_hear(s)) {
         say_bye(s);
-    } else if (s->ending.from < PHASE_RELAYING) {
-        begin_own_desktop(s);
+    } else if (s->stage || (s->ending.from < PHASE_RELAYING && !s->redirect.share_id)) {
+        wait_for_stage(s);
     } else if (d->is_active) {
         enter(s, END_STEP_SETTLE, now_ms + SETTLE_MS);
     } else {

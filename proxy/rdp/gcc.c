@@ -22,6 +22,9 @@
 #define COLOR_8BPP 0xca01
 
 #define CLUSTER_REDIRECTION_SUPPORTED 0x00000001u
+#define CLUSTER_SESSION_ID_VALID      0x00000002u
+#define CLUSTER_VERSION               0x0000003cu
+#define CLUSTER_VERSION4              0x0000000cu /* REDIRECTION_VERSION4 */
 #define SC_VERSION                    0x00080004u /* RDP 5 to 8.1 */
 
 static const uint8_t t124_key[] = {0x00, 0x05, 0x00, 0x14, 0x7c, 0x00, 0x01};
@@ -76,12 +79,11 @@ static struct cursor block_body(const struct block *b)
 static bool parse_core(const struct block *b, struct gcc_client *out)
 {
     struct cursor c = block_body(b), name;
-    uint32_t layout;
     uint16_t sas;
 
     if (b->len < CORE_MIN || !cursor_le32(&c, &out->version) || !cursor_le16(&c, &out->width) ||
         !cursor_le16(&c, &out->height) || !cursor_le16(&c, &out->bpp) || !cursor_le16(&c, &sas) ||
-        !cursor_le32(&c, &layout) || !cursor_le32(&c, &out->build) || !cursor_sub(&c, 32, &name))
+        !cursor_le32(&c, &out->keyboard) || !cursor_le32(&c, &out->build) || !cursor_sub(&c, 32, &name))
         return false;
     if (!utf16_to_utf8(name, out->name, sizeof(out->name)))
         out->name[0] = '\0';
@@ -220,14 +222,23 @@ static void put_channels(struct buffer *b, const struct gcc_client *c, const str
     }
 }
 
-/* A server that cannot redirect is told so; what it sends all the same is not relayed. */
-static void put_cluster(struct buffer *b, const struct block *cluster)
+/* We can be sent on, whatever the client can (redirect.c). */
+static void put_cluster(struct buffer *b, const struct block *cluster, const struct gcc_patch *p)
 {
-    size_t at = b->len;
+    size_t at = b->len + CORE_AT_CLUSTER;
+    uint32_t flags;
 
     buffer_put(b, cluster->data, cluster->len);
-    if (!b->failed)
-        b->data[at + CORE_AT_CLUSTER] &= (uint8_t)~CLUSTER_REDIRECTION_SUPPORTED;
+    if (b->failed || cluster->len < CORE_AT_CLUSTER + 8)
+        return;
+    flags = b->data[at] | CLUSTER_REDIRECTION_SUPPORTED;
+    if ((flags & CLUSTER_VERSION) < CLUSTER_VERSION4)
+        flags = (flags & ~CLUSTER_VERSION) | CLUSTER_VERSION4;
+    if (p->session_id) {
+        flags |= CLUSTER_SESSION_ID_VALID;
+        put_le32(b->data + at + 4, p->session_id);
+    }
+    b->data[at] = (uint8_t)flags;
 }
 
 static void put_client_block(struct buffer *b, const struct block *block,
@@ -241,7 +252,7 @@ static void put_client_block(struct buffer *b, const struct block *block,
         put_channels(b, c, p);
         break;
     case CS_CLUSTER:
-        put_cluster(b, block);
+        put_cluster(b, block, p);
         break;
     case CS_MULTITRANSPORT: /* UDP would go beside the proxy */
         break;

@@ -18,6 +18,8 @@
 #include "proxy/rdp/draw.h"
 #include "proxy/rdp/ntlm.h"
 #include "proxy/rdp/rdp.h"
+#include "proxy/rdp/screen.h"
+#include "proxy/rdp/stage.h"
 #include "proxy/rdp/tls.h"
 
 #define RELAX_MS    15000
@@ -81,7 +83,7 @@ static void user_is_gone(struct rdp_session *s)
     char text[SESSION_TEXT_MAX];
 
     if (s->desktop.is_bye || s->desktop.wants_exit || s->user.is_clean ||
-        s->phase < PHASE_RELAYING) {
+        (s->phase < PHASE_RELAYING && s->redirect.count == 0)) {
         rdp_end(s, END_USER_EXIT, user, "the client closed the connection", "");
         return;
     }
@@ -95,7 +97,10 @@ static void check_ends(struct rdp_session *s)
         return;
     if (s->user.state == LEG_DEAD)
         user_is_gone(s);
-    else if (s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD)
+    else if (s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD && s->desktop.is_bye)
+        rdp_end(s, END_USER_EXIT, s->u.login.user, "the client closed the connection", "");
+    else if (s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD &&
+             !rdp_screen_failed(s, "the target closed the connection after the login"))
         rdp_end(s, END_TARGET_CLOSED, "target", "the target closed the connection",
                 "You have been disconnected: the target closed the connection");
 }
@@ -152,6 +157,8 @@ static void take_turn(struct rdp_session *s)
     look_at_client(s);
     rdp_leg_drive(&s->target);
     rdp_user_step(s);
+    rdp_screen_step(s);
+    rdp_redirect_step(s);
     rdp_target_step(s, now_ms);
     splice_step(s);
     rdp_notice_step(s, now_ms);
@@ -175,8 +182,12 @@ static void session_finish(void *self)
     if (!s)
         return;
     rdp_record_finish(s);
+    rdp_screen_finish(s);
+    rdp_stage_finish(s);
+    free(s->banner);
     rdp_user_finish(s);
     rdp_target_finish(s);
+    rdp_redirect_finish(s);
     front_finish(s);
     rdp_leg_close(&s->user);
     rdp_leg_close(&s->target);
@@ -196,6 +207,7 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
         return NULL;
     s->relay = r;
     text_copy(s->separators, sizeof(s->separators), limits->separators);
+    s->banner = limits->banner[0] ? strdup(limits->banner) : NULL;
     buffer_init(&s->desktop.instead, TPKT_MAX);
     rdp_notice_init(s);
     chunks_init(&s->desktop.dynamic);
@@ -235,18 +247,32 @@ static void session_routed(void *self, const struct link_route_result *result, i
 
     if (result->is_ok && target_fd >= 0) {
         rdp_target_routed(s, result, target_fd);
-    } else {
+    } else if (!rdp_screen_refused(s, result->text)) {
         text_copy(sentence, sizeof(sentence), result->text);
         rdp_end(s, (enum end_reason)result->reason, "policy", result->text, sentence);
     }
     rdp_want_turn(s);
 }
 
-/* Nobody asked: there is no menu. */
+static void session_auth_prompt(void *self, const struct link_auth_prompt *prompt)
+{
+    rdp_screen_prompt(self, prompt);
+}
+
 static void session_targets(void *self, const struct link_target_row *rows, size_t count,
                             size_t total)
 {
-    (void)self, (void)rows, (void)count, (void)total;
+    rdp_screen_targets(self, rows, count, total);
+}
+
+static void session_back(void *self)
+{
+    rdp_screen_given_back(self);
+}
+
+static void session_redirected(void *self, const struct link_redirected *result, int target_fd)
+{
+    rdp_redirect_result(self, result, target_fd);
 }
 
 static void session_host_key_result(void *self, bool is_ok, const char *text)
@@ -278,14 +304,17 @@ const struct relay_protocol rdp_protocol = {
     .name = "rdp",
     .start = session_start,
     .auth_result = session_auth_result,
+    .auth_prompt = session_auth_prompt,
     .nla_choice = session_nla_choice,
     .nla_begun = session_nla_begun,
     .routed = session_routed,
+    .redirected = session_redirected,
     .targets = session_targets,
     .host_key_result = session_host_key_result,
     .recording = session_recording,
     .notice = session_notice,
     .end = session_end_asked,
+    .back = session_back,
     .finish = session_finish,
 };
 

@@ -21,9 +21,10 @@
 #include <sallyport/secret.h>
 
 #include "proxy/rdp/chunks.h"
+#include "proxy/rdp/record.h"
 #include "proxy/rdp/leg.h"
 #include "proxy/rdp/notices.h"
-#include "proxy/rdp/record.h"
+#include "proxy/rdp/redirect.h"
 #include "proxy/rdp/wire.h"
 #include "proxy/relay/relay.h"
 #include "proxy/relay/turn.h"
@@ -38,8 +39,11 @@ enum phase {
     PHASE_CONNECT, /* MCS Connect Initial */
     PHASE_JOIN,    /* user, channels, Client Info */
     PHASE_AUTH,    /* the broker checks the password */
+    PHASE_SCREEN,  /* the user is asked, in a session of our own */
     PHASE_ROUTING, /* the broker resolves and connects */
-    PHASE_TARGET,  /* the same steps at the target */
+    PHASE_REDIRECTING, /* the target sends the session on: the broker connects */
+    PHASE_TARGET,      /* the same steps at the target */
+    PHASE_BACK,    /* it failed, and the broker is told that another one may be chosen */
     PHASE_RELAYING,
     PHASE_ENDING, /* last words */
     PHASE_OVER    /* relay_finish() was called */
@@ -52,7 +56,8 @@ struct front {
     bool is_waiting;      /* for the answer to a token */
     bool has_login;       /* the client's password came: who it is is in user_side */
     bool is_known;        /* and the broker agreed: no other login is asked for */
-    struct buffer last;   /* the client's last TSRequest, when it failed */
+    bool has_last;        /* it failed, and `last` is what the client gets */
+    struct buffer last;
     struct secret *early; /* owned: the password until the broker agrees */
     bool is_partial;      /* something else must follow, said when the client can hear it */
     int64_t lost_by_ms; /* the process is gone: the broker's word must come by then; 0: it is not */
@@ -77,6 +82,7 @@ struct user_side {
 };
 
 enum rdp_target_step {
+    TARGET_SECRET, /* the user is asked for the account's password */
     TARGET_X224,
     TARGET_TLS,
     TARGET_PINNING, /* accept-new: the broker pins the key */
@@ -112,10 +118,11 @@ struct target_side {
 /* What is known of the desktop; splice.c learns it. */
 struct desktop {
     struct share_facts facts;
-    bool has_demand;  /* the target's licensing is over */
-    bool is_active;   /* capabilities exchanged: updates may be sent */
-    bool wants_exit;  /* the client asked to shut down */
-    bool is_bye;      /* the client said the ultimatum */
+    bool has_demand; /* the target's licensing is over */
+    bool wants_confirm; /* after a stage: nothing of the client passes before it */
+    bool is_active;  /* capabilities exchanged: updates may be sent */
+    bool wants_exit; /* the client asked to shut down */
+    bool is_bye;     /* the client said the ultimatum */
     bool is_logged_on;
     uint32_t error_info; /* what the target gave as its reason; 0 none */
     struct dvc_state dvc;
@@ -163,6 +170,10 @@ struct rdp_session {
     struct rdp_record record;
     struct notice notice;
     struct ending ending;
+    struct redirect redirect;
+    struct stage *stage;   /* owned: a session of our own, while there is one; stage.c */
+    struct screen *screen; /* owned: what is shown there; screen.c */
+    char *banner;          /* owned: above the login; NULL none */
 };
 
 /* ---- session.c ---- */
@@ -221,6 +232,16 @@ void lockstep_from_target(struct rdp_session *s, const struct mcs_pdu *pdu);
 
 /* ---- target.c: the same steps as a client of the target ---- */
 void rdp_target_routed(struct rdp_session *s, const struct link_route_result *route, int fd);
+/* What the user typed, asked for in TARGET_SECRET. */
+void rdp_target_secret(struct rdp_session *s, const char *password);
+/* As before rdp_target_routed(): the session was given back. */
+void rdp_target_reset(struct rdp_session *s);
+/* HOST of HOST:PORT, without brackets. */
+void rdp_host_of(const char *address, char *dst, size_t len);
+/* "DOM\\user" or "user": the user, and its domain or "". */
+const char *rdp_split_account(const char *account, char *domain, size_t len);
+/* Where the session is sent on, with s->t.route filled in. */
+void rdp_target_again(struct rdp_session *s, int fd);
 void rdp_target_pinned(struct rdp_session *s, bool is_ok, const char *text);
 void rdp_target_step(struct rdp_session *s, int64_t now_ms);
 void rdp_target_finish(struct rdp_session *s);
@@ -245,8 +266,8 @@ void channels_describe(const struct rdp_session *s, char *dst, size_t len);
 /* In a capability PDU at `at` (the frame f): virtual channels are not compressed. */
 void channels_stay_readable(enum share_type which, const struct share_pdu *pdu,
                             const struct frame *f, uint8_t *at);
-/* The target's data on drdynvc must not go on: it opens what is not allowed, and was answered, or is
- * not whole yet; what goes on is in `instead`. The frame f, at `at`, may be changed. */
+/* The target's data on drdynvc must not go on: it opens what is not allowed, and was answered, or
+ * is not whole yet; what goes on is in `instead`. The frame f, at `at`, may be changed. */
 bool channels_block_dynamic(struct rdp_session *s, const struct mcs_pdu *pdu, uint16_t user_channel,
                             const struct frame *f, uint8_t *at);
 /* The client's data on rdpdr must not go on; what does is in `instead`, which may stay empty. */

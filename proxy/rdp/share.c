@@ -7,22 +7,23 @@
 #include "proxy/rdp/le.h"
 #include "proxy/rdp/wire.h"
 
-#define CONTROL_HEAD    6
-#define DATA_HEAD       12
-#define FLOW_MARK       0x8000
-#define FLOW_LEN        8
-#define PDU_VERSION     0x10
-#define COMPRESSED      0x20
-#define CAP_GENERAL     1
-#define CAP_BITMAP      2
-#define CAP_ORDER       3
-#define CAP_SHARE       9
-#define CAP_INPUT       13
-#define CAP_FONT        14
-#define CAP_VIRTUAL     20
-#define FASTPATH_OUTPUT 0x0001
-#define INPUT_FLAGS     0x013d /* scancodes, mousex, fast-path (both kinds), unicode, wheel */
-#define SOURCE_TEXT     "RDP"
+#define CONTROL_HEAD       6
+#define DATA_HEAD          12
+#define FLOW_MARK          0x8000
+#define FLOW_LEN           8
+#define PDU_VERSION        0x10
+#define COMPRESSED         0x20
+#define CAP_GENERAL        1
+#define CAP_BITMAP         2
+#define CAP_ORDER          3
+#define CAP_SHARE          9
+#define CAP_INPUT          13
+#define CAP_FONT           14
+#define CAP_VIRTUAL        20
+#define FASTPATH_OUTPUT    0x0001
+#define INPUT_FLAGS        0x013d /* scancodes, mousex, fast-path (both kinds), unicode, wheel */
+#define SOURCE_TEXT        "RDP"
+#define LICENCE_ANSWER_LEN 256
 
 /* ---- share control ---- */
 
@@ -167,6 +168,39 @@ void licence_valid_put(struct buffer *b)
                                     0,    0, 2, 0, 0,    0,    4,    0, 0,    0};
 
     buffer_put(b, valid, sizeof(valid));
+}
+
+void licence_answer_put(struct buffer *b)
+{
+    static const uint8_t head[] = {0x80, 0, 0, 0, 0x13, 0x03};
+    uint8_t body[LICENCE_ANSWER_LEN - 4] = {0};
+
+    buffer_put(b, head, sizeof(head));
+    buffer_put_le16(b, LICENCE_ANSWER_LEN);
+    buffer_put(b, body, sizeof(body));
+}
+
+enum licence_kind licence_parse(struct cursor c, uint32_t *error)
+{
+    uint16_t flags, len;
+    uint8_t type, version;
+
+    *error = 0;
+    if (!cursor_le16(&c, &flags) || !cursor_u8(&c, &type) || !cursor_u8(&c, &version) ||
+        !cursor_le16(&c, &len))
+        return LICENCE_NONE;
+    if (type == LICENCE_ALERT && !cursor_le32(&c, error))
+        return LICENCE_NONE;
+    switch (type) {
+    case LICENCE_REQUEST:
+    case LICENCE_CHALLENGE:
+    case LICENCE_NEW:
+    case LICENCE_UPGRADE:
+    case LICENCE_ALERT:
+        return (enum licence_kind)type;
+    default:
+        return LICENCE_NONE;
+    }
 }
 
 static void put_control(struct buffer *b, size_t len, enum share_type type, uint16_t source)

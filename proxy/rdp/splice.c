@@ -14,6 +14,8 @@
 #include <sallyport/text.h>
 
 #include "proxy/rdp/le.h"
+#include "proxy/rdp/screen.h"
+#include "proxy/rdp/stage.h"
 
 /* MS-RDPBCGR 2.2.5.1.1: reasons with which a target says that its user ended it */
 #define ERRINFO_DISCONNECT_BY_USER 0x0bu
@@ -64,8 +66,8 @@ static uint16_t to_user(const struct rdp_session *s, uint16_t channel)
     return 0;
 }
 
-/* Whether it is the client's static channel of this name. In lock-step the numbers are the target's,
- * in no order. */
+/* Whether it is the client's static channel of this name. In lock-step the numbers are the
+ * target's, in no order. */
 static bool is_named(const struct rdp_session *s, uint16_t user_channel, const char *name)
 {
     for (size_t i = 0; i < s->u.ids.channel_count; i++)
@@ -125,6 +127,9 @@ static enum verdict look_at_io_of_user(struct rdp_session *s, const struct mcs_p
 
         if (share_next(&c, &share) != PARSE_OK)
             return DROP;
+        if (s->desktop.wants_confirm && share.type != SHARE_CONFIRM_ACTIVE)
+            return DROP; /* meant for the stage that was */
+        s->desktop.wants_confirm = false;
         if (share.type != SHARE_FLOW)
             put_le16(at + offset + SHARE_AT_SOURCE, s->t.user_id);
         if (share.type == SHARE_CONFIRM_ACTIVE) {
@@ -163,7 +168,7 @@ static enum verdict look_at_data_of_user(struct rdp_session *s, const struct mcs
         s->desktop.is_human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
         rdp_notice_dynamic_of_user(s, pdu->data);
     } else if (is_named(s, pdu->channel, "rdpdr") &&
-             channels_filter_devices(s, channel, pdu->data, &s->desktop.instead))
+               channels_filter_devices(s, channel, pdu->data, &s->desktop.instead))
         return DROP;
     put_be16(at + MCS_AT_USER, (uint16_t)(s->t.user_id - MCS_BASE_CHANNEL));
     put_be16(at + MCS_AT_CHANNEL, channel);
@@ -176,7 +181,7 @@ static enum verdict look_at_user(struct rdp_session *s, const struct frame *f, u
     bool is_human;
 
     if (f->kind == FRAME_FASTPATH) {
-        if (!s->desktop.has_demand)
+        if (!s->desktop.has_demand || s->desktop.wants_confirm)
             return DROP;
         rdp_record_fastpath(s, f->data[0], frame_body(f));
         if (input_fastpath_scan(f->data[0], frame_body(f), &s->desktop.input, &is_human) ==
@@ -225,6 +230,18 @@ static void tell_ready(struct rdp_session *s)
     relay_narrow(s->relay);
 }
 
+/* The target's desktop follows what the proxy showed so far. */
+static void take_over(struct rdp_session *s)
+{
+    rdp_redirect_arrived(s);
+    if (!s->stage)
+        return;
+    rdp_screen_finish(s);
+    rdp_stage_leave(s);
+    rdp_user_forget(s);
+    s->desktop.wants_confirm = true;
+}
+
 static void look_at_demand(struct rdp_session *s, const struct share_pdu *pdu)
 {
     struct desktop *d = &s->desktop;
@@ -232,6 +249,7 @@ static void look_at_demand(struct rdp_session *s, const struct share_pdu *pdu)
 
     if (demand_active_parse(pdu->body, &facts) != PARSE_OK)
         return;
+    take_over(s);
     facts.has_fastpath_output = d->facts.has_fastpath_output; /* the client's to say */
     d->facts = facts;
     log_debug("desktop %ux%u bpp=%u share=%#x", facts.width, facts.height, facts.bpp,
@@ -243,17 +261,23 @@ static void look_at_demand(struct rdp_session *s, const struct share_pdu *pdu)
     tell_desktop(s);
 }
 
-static enum verdict redirected(struct rdp_session *s)
+/* Never relayed: the client would go beside the proxy. */
+static enum verdict redirected(struct rdp_session *s, struct cursor packet)
 {
-    rdp_end(s, END_TARGET_CLOSED, "target", "the target wants to send the client to another server",
-            "You have been disconnected: the target wants to send you to another server, which "
-            "this proxy does not follow");
-    return STOP;
+    return rdp_redirect_wanted(s, packet) ? STOP : DROP;
+}
+
+static void note_logon(struct rdp_session *s, const struct share_pdu *pdu)
+{
+    s->desktop.is_logged_on = true;
+    if (!pdu->is_compressed)
+        rdp_cookie_given(s, pdu->body);
 }
 
 static enum verdict look_at_share_of_target(struct rdp_session *s, const struct share_pdu *pdu)
 {
     struct desktop *d = &s->desktop;
+    struct cursor body = pdu->body;
 
     switch (pdu->type) {
     case SHARE_DEMAND_ACTIVE:
@@ -263,12 +287,12 @@ static enum verdict look_at_share_of_target(struct rdp_session *s, const struct 
         d->is_active = false;
         break;
     case SHARE_REDIRECTION:
-        return redirected(s);
+        return cursor_skip(&body, 2) ? redirected(s, body) : end_for_nonsense(s, true);
     case SHARE_DATA:
         if (pdu->data_type == DATA_FONT_MAP)
             d->is_active = true;
         else if (pdu->data_type == DATA_SAVE_SESSION_INFO)
-            d->is_logged_on = true;
+            note_logon(s, pdu);
         else if (pdu->data_type == DATA_SET_ERROR_INFO && !pdu->is_compressed &&
                  !error_info_parse(pdu->body, &d->error_info))
             d->error_info = 0;
@@ -290,6 +314,48 @@ static bool is_share(struct cursor c)
            (share.type == SHARE_DEMAND_ACTIVE || share.type == SHARE_REDIRECTION);
 }
 
+/* The client has a licence of ours already, and cannot be asked again. A target that goes through
+ * the motions gets an answer to its request; one that means it cannot be reached so. */
+static enum verdict answer_licence(struct rdp_session *s, struct cursor head)
+{
+    char text[SESSION_TEXT_MAX];
+    struct buffer body, b;
+    uint32_t error;
+    enum licence_kind kind = licence_parse(head, &error);
+
+    if (kind == LICENCE_ALERT && error == LICENCE_VALID_CLIENT)
+        return DROP;
+    if (kind == LICENCE_NEW)
+        return DROP;
+    if (kind == LICENCE_REQUEST) {
+        buffer_init(&body, 1024);
+        buffer_init(&b, 2048);
+        licence_answer_put(&body);
+        mcs_data_put(&b, MCS_DATA_REQUEST, s->t.user_id, s->t.ids.io_channel, body.data, body.len);
+        if (!body.failed && !b.failed)
+            rdp_leg_send(&s->target, b.data, b.len);
+        buffer_finish(&body);
+        buffer_finish(&b);
+        return DROP;
+    }
+    snprintf(text, sizeof(text),
+             "%s wants to see a licence, which the login screen cannot show: connect again with "
+             "user and password entered in your client",
+             s->t.name);
+    if (!rdp_screen_failed(s, text))
+        rdp_end(s, END_TARGET_CLOSED, "target", text, text);
+    return STOP;
+}
+
+static void note_licence(struct rdp_session *s, struct cursor head)
+{
+    uint32_t error = 0;
+    enum licence_kind kind = licence_parse(head, &error);
+
+    if (kind == LICENCE_NEW || (kind == LICENCE_ALERT && error == LICENCE_VALID_CLIENT))
+        s->redirect.has_licence = true;
+}
+
 static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs_pdu *pdu,
                                          const struct frame *f, uint8_t *at)
 {
@@ -301,7 +367,13 @@ static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs
     if (!s->desktop.has_demand && !is_share(c)) {
         if (!cursor_le16(&head, &flags))
             return DROP;
-        return flags & SEC_LICENSE_PKT ? PASS : flags & SEC_REDIRECTION_PKT ? redirected(s) : DROP;
+        if ((s->stage || s->redirect.is_licensed) && flags & SEC_LICENSE_PKT)
+            return answer_licence(s, head);
+        if (flags & SEC_LICENSE_PKT)
+            note_licence(s, head);
+        return flags & SEC_LICENSE_PKT ? PASS : flags & SEC_REDIRECTION_PKT && cursor_skip(&head, 2)
+                                                 ? redirected(s, head)
+                                                 : DROP;
     }
     while (v == PASS && cursor_left(&c) > 1) {
         if (share_next(&c, &share) != PARSE_OK)
@@ -343,6 +415,12 @@ static enum verdict target_says_bye(struct rdp_session *s)
     const char *user = s->u.login.user;
     char text[SESSION_TEXT_MAX];
 
+    if (s->stage) {
+        snprintf(text, sizeof(text), "%s ended the connection after the login", s->t.name);
+        if (!rdp_screen_failed(s, text))
+            rdp_end(s, END_TARGET_CLOSED, "target", text, text);
+        return STOP;
+    }
     if (s->desktop.error_info == ERRINFO_LOGOFF_BY_USER ||
         s->desktop.error_info == ERRINFO_DISCONNECT_BY_USER) {
         rdp_end(s, END_USER_EXIT, user, "the user ended the session at the target", "");
@@ -465,7 +543,7 @@ void splice_step(struct rdp_session *s)
         return;
     if (!is_held(&s->target, &s->user))
         run_to_user(s);
-    if (s->phase == PHASE_RELAYING && !is_held(&s->user, &s->target))
+    if (s->phase == PHASE_RELAYING && !s->stage && !is_held(&s->user, &s->target))
         run_to_target(s);
 }
 

@@ -16,15 +16,19 @@
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
+#include "proxy/rdp/redirection.h"
+#include "proxy/rdp/screen.h"
 #include "proxy/rdp/tls.h"
 
 #define TARGET_LOGIN_MS 30000
+#define SECRET_MS       60000 /* to type a password; more, and a target may have given up */
 #define ANSWER_MAX      16384u
 
 static void fail(struct rdp_session *s, const char *sentence)
 {
     log_info("target login failed: %s", sentence);
-    rdp_end(s, END_TARGET_UNREACHABLE, "target", sentence, sentence);
+    if (!rdp_screen_failed(s, sentence))
+        rdp_end(s, END_TARGET_UNREACHABLE, "target", sentence, sentence);
 }
 
 static void PRINTF_LIKE(2, 3) failf(struct rdp_session *s, const char *fmt, ...)
@@ -50,7 +54,7 @@ static void send_all(struct rdp_session *s, struct buffer *b)
 /* ---- X.224 ---- */
 
 /* HOST of HOST:PORT, without brackets. */
-static void host_of(const char *address, char *dst, size_t len)
+void rdp_host_of(const char *address, char *dst, size_t len)
 {
     const char *start = address[0] == '[' ? address + 1 : address;
     const char *end = strrchr(address, ':');
@@ -97,7 +101,7 @@ static void step_x224(struct rdp_session *s)
         s->t.selected = confirm.value;
         s->t.has_extended = confirm.flags & X224_EXTENDED_CLIENT_DATA;
         s->t.has_graphics = confirm.flags & X224_DYNVC_GFX;
-        host_of(s->t.route->address, host, sizeof(host));
+        rdp_host_of(s->t.route->address, host, sizeof(host));
         if (rdp_leg_begin_tls(&s->target, tls_client(s->target.fd, host)) < 0) {
             failf(s, "%s does not wait for TLS", s->t.name);
             return;
@@ -119,8 +123,7 @@ static void fail_mismatch(struct rdp_session *s, const uint8_t *key, size_t len)
     snprintf(text, sizeof(text), "the certificate of %s has changed: expected %s, got %s",
              s->t.name, expected, got);
     relay_event(s->relay, "host-key-mismatch", text);
-    log_info("target login failed: %s", text);
-    rdp_end(s, END_TARGET_UNREACHABLE, "target", text, text);
+    fail(s, text);
 }
 
 static void begin_login(struct rdp_session *s);
@@ -131,9 +134,13 @@ static void check_key(struct rdp_session *s)
     const struct link_route_result *route = s->t.route;
     uint8_t key[LINK_KEY_MAX];
     size_t len = tls_peer_key(s->target.ssl, key, sizeof(key));
+    enum redirect_key judged;
 
     if (len == 0) {
         failf(s, "the certificate of %s cannot be read", s->t.name);
+    } else if ((judged = rdp_redirect_judge_key(s, key, len)) != REDIRECT_KEY_UNKNOWN) {
+        if (judged == REDIRECT_KEY_RIGHT)
+            begin_login(s);
     } else if (route->host_key_type[0]) {
         if (strcmp(route->host_key_type, TLS_KEY_TYPE) == 0 && route->host_key.len == len &&
             memcmp(route->host_key.data, key, len) == 0)
@@ -168,6 +175,7 @@ static void begin_connect(struct rdp_session *s)
 {
     struct gcc_patch patch = {.selected = s->t.selected,
                               .has_extended = s->t.has_extended,
+                              .session_id = s->redirect.to ? s->redirect.to->session_id : 0,
                               .is_dropped = s->t.is_dropped};
     struct buffer gcc, b;
 
@@ -190,12 +198,16 @@ static void begin_mcs(struct rdp_session *s)
         begin_connect(s);
 }
 
-/* The target numbers the channels that it was told of, in that order. */
+/* The target numbers the channels that it was told of, in that order; or none, when it has none
+ * (xrdp with allow_channels=false): then they lead nowhere. */
 static bool take_numbers(struct target_side *t, const struct gcc_client *c)
 {
     size_t next = 0;
 
     for (size_t i = 0; i < c->channel_count; i++) {
+        if (t->is_dropped[i])
+            continue;
+        t->is_dropped[i] = t->ids.channel_count == 0;
         if (t->is_dropped[i])
             continue;
         if (next >= t->ids.channel_count)
@@ -259,7 +271,7 @@ static void begin_joins(struct rdp_session *s, uint16_t user_id)
 /* ---- Client Info ---- */
 
 /* "DOM\user" or "user". */
-static const char *split_account(const char *account, char *domain, size_t len)
+const char *rdp_split_account(const char *account, char *domain, size_t len)
 {
     const char *back = strchr(account, '\\');
     size_t n = back ? (size_t)(back - account) : 0;
@@ -281,7 +293,8 @@ static const char *credential(struct rdp_session *s, struct secret *own)
     case TARGET_AUTH_NONE: /* the target shows its own login */
         return "";
     case TARGET_AUTH_PASSWORD:
-        if (secret_set(own, route->secret.data, route->secret.len))
+    case TARGET_AUTH_PROMPT:
+        if (route->secret.len > 0 && secret_set(own, route->secret.data, route->secret.len))
             return (const char *)own->data;
         break;
     case TARGET_AUTH_PASSTHROUGH:
@@ -300,7 +313,7 @@ static const char *credential(struct rdp_session *s, struct secret *own)
 static void begin_login(struct rdp_session *s)
 {
     char domain[ACCOUNT_MAX_LEN + 1];
-    const char *user = split_account(s->t.route->account, domain, sizeof(domain)), *password;
+    const char *user = rdp_split_account(s->t.route->account, domain, sizeof(domain)), *password;
     struct secret own = {0};
 
     if (s->t.selected != PROTOCOL_HYBRID_BIT) {
@@ -324,14 +337,13 @@ static void step_nla(struct rdp_session *s)
         failf(s, "%s cannot be logged in to: %s", s->t.name, nla_why(s));
 }
 
-static void forget_secrets(struct rdp_session *s)
+static void forget_route(struct rdp_session *s)
 {
     if (s->t.route) {
         memory_wipe(s->t.route, sizeof(*s->t.route));
         free(s->t.route);
         s->t.route = NULL;
     }
-    rdp_user_forget(s);
 }
 
 static void send_info(struct rdp_session *s)
@@ -340,9 +352,12 @@ static void send_info(struct rdp_session *s)
     struct secret own = {0};
     struct buffer pdu, b;
     char domain[ACCOUNT_MAX_LEN + 1];
-    const char *user = split_account(s->t.route->account, domain, sizeof(domain));
+    const char *user = rdp_split_account(s->t.route->account, domain, sizeof(domain));
     const char *password = credential(s, &own);
 
+    if (password)
+        rdp_redirect_keep(s, password);
+    rdp_cookie_judged(s, s->t.route->keeps_cookie);
     if (password && client_info_parse(cursor_of(s->u.info, s->u.info_len), &info) == PARSE_OK) {
         buffer_init_secret(&pdu, TPKT_MAX);
         buffer_init_secret(&b, TPKT_MAX);
@@ -357,7 +372,10 @@ static void send_info(struct rdp_session *s)
         send_all(s, &b);
     }
     secret_wipe(&own);
-    forget_secrets(s);
+    if (s->phase == PHASE_RELAYING)
+        forget_route(s);
+    if (!s->screen) /* which may have to try another one; splice.c wipes it then */
+        rdp_user_forget(s);
 }
 
 static void take_confirm(struct rdp_session *s, const struct mcs_pdu *pdu)
@@ -399,10 +417,51 @@ static void step_mcs(struct rdp_session *s)
 
 /* ---- from outside ---- */
 
-void rdp_target_routed(struct rdp_session *s, const struct link_route_result *route, int fd)
+static void begin_target(struct rdp_session *s)
 {
     struct buffer b;
 
+    s->t.step = TARGET_X224;
+    s->t.deadline_ms = clock_mono_ms() + TARGET_LOGIN_MS;
+    rdp_want_timer(s, s->t.deadline_ms);
+    buffer_init(&b, 256);
+    x224_request_put(&b, s->redirect.to ? s->redirect.to->token : "",
+                     PROTOCOL_SSL_BIT | (wants_nla(s) ? PROTOCOL_HYBRID_BIT : 0));
+    send_all(s, &b);
+}
+
+void rdp_target_again(struct rdp_session *s, int fd)
+{
+    s->phase = PHASE_TARGET;
+    if (rdp_leg_open(&s->target, fd, relay_base(s->relay), rdp_wake, s) < 0)
+        fail(s, "out of memory");
+    else
+        begin_target(s);
+}
+
+/* Nobody stored the account's password: the user has it. */
+static bool must_ask(const struct rdp_session *s)
+{
+    return s->t.route->secret.len == 0 &&
+           (s->t.route->auth == TARGET_AUTH_PASSWORD || s->t.route->auth == TARGET_AUTH_PROMPT);
+}
+
+static void ask_secret(struct rdp_session *s)
+{
+    s->t.step = TARGET_SECRET;
+    s->t.deadline_ms = clock_mono_ms() + SECRET_MS;
+    rdp_want_timer(s, s->t.deadline_ms);
+    if (s->t.is_lockstep) /* there is nothing to ask in yet */
+        failf(s,
+              "the password of %s would have to be asked for, which cannot be done with NLA: "
+              "log in to the proxy without NLA",
+              s->t.name);
+    else
+        rdp_screen_ask_secret(s);
+}
+
+void rdp_target_routed(struct rdp_session *s, const struct link_route_result *route, int fd)
+{
     if (s->phase != PHASE_ROUTING || !(s->t.route = malloc(sizeof(*s->t.route)))) {
         close(fd);
         return;
@@ -412,17 +471,40 @@ void rdp_target_routed(struct rdp_session *s, const struct link_route_result *ro
     text_copy(s->t.account, sizeof(s->t.account), route->account);
     rdp_record_ask(s);
     channels_choose(s, route->policy.rdp_channels);
-    s->t.step = TARGET_X224;
-    s->t.deadline_ms = clock_mono_ms() + TARGET_LOGIN_MS;
     s->phase = PHASE_TARGET;
-    rdp_want_timer(s, s->t.deadline_ms);
-    if (rdp_leg_open(&s->target, fd, relay_base(s->relay), rdp_wake, s) < 0) {
+    if (rdp_leg_open(&s->target, fd, relay_base(s->relay), rdp_wake, s) < 0)
         fail(s, "out of memory");
+    else if (must_ask(s))
+        ask_secret(s);
+    else
+        begin_target(s);
+}
+
+void rdp_target_secret(struct rdp_session *s, const char *password)
+{
+    struct link_route_result *route = s->t.route;
+    size_t len = strlen(password);
+
+    if (s->phase != PHASE_TARGET || s->t.step != TARGET_SECRET)
+        return;
+    if (len == 0 || len > sizeof(route->secret.data)) {
+        fail(s, "no password was given");
         return;
     }
-    buffer_init(&b, 256);
-    x224_request_put(&b, "", PROTOCOL_SSL_BIT | (wants_nla(s) ? PROTOCOL_HYBRID_BIT : 0));
-    send_all(s, &b);
+    memcpy(route->secret.data, password, len);
+    route->secret.len = (uint16_t)len;
+    begin_target(s);
+    rdp_want_turn(s);
+}
+
+void rdp_target_reset(struct rdp_session *s)
+{
+    nla_finish(s);
+    forget_route(s);
+    rdp_redirect_reset(s);
+    rdp_leg_close(&s->target);
+    rdp_leg_init(&s->target, "target");
+    memset(&s->t, 0, sizeof(s->t));
 }
 
 static void target_is_gone(struct rdp_session *s)
@@ -434,6 +516,8 @@ static void target_is_gone(struct rdp_session *s)
         failf(s, "TLS with %s failed: %s", s->t.name, why);
     else if (s->t.step == TARGET_NLA)
         failf(s, "%s broke the login off", s->t.name);
+    else if (s->t.step == TARGET_SECRET)
+        failf(s, "%s did not wait for the password", s->t.name);
     else
         failf(s, "%s closed the connection before the login", s->t.name);
 }
@@ -459,7 +543,10 @@ void rdp_target_step(struct rdp_session *s, int64_t now_ms)
     if (s->target.state == LEG_DEAD)
         target_is_gone(s);
     else if (now_ms >= s->t.deadline_ms)
-        failf(s, "%s did not finish the login in time", s->t.name);
+        failf(s,
+              s->t.step == TARGET_SECRET ? "the password of %s was not typed in time"
+                                         : "%s did not finish the login in time",
+              s->t.name);
     else
         rdp_want_timer(s, s->t.deadline_ms);
 }
@@ -467,5 +554,6 @@ void rdp_target_step(struct rdp_session *s, int64_t now_ms)
 void rdp_target_finish(struct rdp_session *s)
 {
     nla_finish(s);
-    forget_secrets(s);
+    forget_route(s);
+    rdp_user_forget(s);
 }

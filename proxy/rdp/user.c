@@ -11,6 +11,7 @@
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
+#include "proxy/rdp/screen.h"
 #include "proxy/rdp/tls.h"
 
 #define EARLY_MAX       16384u /* bytes of a frame before the login */
@@ -232,7 +233,8 @@ const char *rdp_user_name(struct rdp_session *s, const char *name, const char *d
 
 void rdp_user_keep_password(struct user_side *u, const char *password)
 {
-    u->password = malloc(sizeof(*u->password));
+    if (!u->password)
+        u->password = malloc(sizeof(*u->password));
     if (u->password)
         (void)secret_set(u->password, password, strlen(password));
 }
@@ -268,9 +270,7 @@ static void log_in(struct rdp_session *s, const struct client_info *info)
     if (!client_info_text(info, info->password, password, sizeof(password)))
         password[0] = '\0';
     if (!password[0]) {
-        rdp_end(s, END_POLICY, "client", "the client sent no password",
-                "No password came with the connection. Enter user name and password in your "
-                "client before you connect.");
+        rdp_screen_login(s, name);
     } else {
         rdp_user_keep_password(&s->u, password);
         relay_auth_password(s->relay, user, password);
@@ -287,6 +287,7 @@ bool rdp_user_keep_info(struct rdp_session *s, const struct mcs_pdu *pdu, struct
     if (!u->info)
         return false;
     memcpy(u->info, pdu->data.at, u->info_len);
+    rdp_cookie_shown(s);
     return client_info_parse(cursor_of(u->info, u->info_len), info) == PARSE_OK;
 }
 
@@ -348,17 +349,16 @@ void rdp_user_result(struct rdp_session *s, const struct link_auth_result *resul
         return;
     if (s->phase != PHASE_AUTH)
         return;
-    if (result->result != LINK_AUTH_OK) {
-        rdp_end(s, END_POLICY, "policy", "the login failed",
-                result->text[0]                       ? result->text
-                : result->result == LINK_AUTH_PARTIAL ? "You need a second factor, which this "
-                                                        "proxy cannot ask for over RDP yet."
-                                                      : "Wrong user name or password.");
+    if (result->result == LINK_AUTH_PARTIAL) {
+        rdp_screen_factor(s);
+    } else if (result->result != LINK_AUTH_OK) {
+        if (!rdp_screen_denied(s, result))
+            rdp_end(s, END_POLICY, "policy", "the login failed",
+                    result->text[0] ? result->text : "Wrong user name or password.");
     } else if (!l->target[0]) {
-        rdp_end(s, END_POLICY, "policy", "the login names no target",
-                "Which target? Log in as USER+TARGET, for example alice+win01, or enter the "
-                "target as the domain.");
+        rdp_screen_choose(s);
     } else {
+        rdp_screen_connecting(s, l->target);
         s->phase = PHASE_ROUTING;
         relay_route(s->relay, l->account, l->target);
     }

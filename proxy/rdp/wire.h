@@ -80,7 +80,9 @@ struct x224_request {
     uint32_t protocols;
 };
 enum parse x224_request_parse(struct cursor body, struct x224_request *out);
-void x224_request_put(struct buffer *b, const char *cookie, uint32_t protocols);
+#define X224_TOKEN_MAX 220 /* its length has one byte for all */
+/* token: a cookie or routing token without its CRLF; "" for none. */
+void x224_request_put(struct buffer *b, const char *token, uint32_t protocols);
 
 struct x224_confirm {
     bool has_negotiation; /* false: only the old RDP security */
@@ -182,6 +184,7 @@ struct gcc_client {
     uint16_t width, height;
     uint16_t bpp;
     uint16_t early_flags; /* 0 when the block is too short for them */
+    uint32_t keyboard;    /* keyboardLayout */
     char name[64];        /* UTF-8 */
     bool has_message_channel;
     bool has_channels; /* its block came, which may be empty */
@@ -199,6 +202,7 @@ enum parse gcc_client_parse(struct cursor gcc, struct gcc_client *out);
 struct gcc_patch {
     uint32_t selected;      /* what the target chose: CS_CORE.serverSelectedProtocol */
     bool has_extended;      /* it takes monitor and message channel blocks */
+    uint32_t session_id;    /* of a redirection: CS_CLUSTER.RedirectedSessionID; 0 none */
     const bool *is_dropped; /* one a channel of `channel_count` */
 };
 void gcc_client_put(struct buffer *b, const struct gcc_client *c, const struct gcc_patch *p);
@@ -308,8 +312,24 @@ const uint8_t *capability_find(enum share_type which, struct cursor body, uint16
 
 MUST_CHECK bool error_info_parse(struct cursor body, uint32_t *code);
 
+/* [MS-RDPBCGR] 2.2.1.12.1.1: bMsgType, as far as a server says it */
+enum licence_kind {
+    LICENCE_REQUEST = 0x01,
+    LICENCE_CHALLENGE = 0x02,
+    LICENCE_NEW = 0x03,
+    LICENCE_UPGRADE = 0x04,
+    LICENCE_ALERT = 0xff,
+    LICENCE_NONE = 0 /* not to be read */
+};
+#define LICENCE_VALID_CLIENT 7u
+/* c: behind the security header's flags. *error: of an ALERT. */
+enum licence_kind licence_parse(struct cursor c, uint32_t *error);
+
 /* Bodies of MCS data; the caller wraps them (mcs_data_put). */
 void licence_valid_put(struct buffer *b);
+/* Answers a request for a licence as one that has none: a New Licence Request, [MS-RDPELE] 2.2.2.2,
+ * of nothing but zeroes, for targets that do not look inside. */
+void licence_answer_put(struct buffer *b);
 void demand_active_put(struct buffer *b, const struct share_facts *f);
 void deactivate_all_put(struct buffer *b, uint32_t share_id);
 void share_data_put(struct buffer *b, uint16_t source, uint32_t share_id, enum share_data_type type,

@@ -29,6 +29,7 @@ static const char *const auth_names[] = {
     [TARGET_AUTH_KEY] = "key",
     [TARGET_AUTH_PASSTHROUGH] = "your password",
     [TARGET_AUTH_AGENT] = "the keys of your agent",
+    [TARGET_AUTH_PROMPT] = "no credential",
 };
 
 void hop_fail(struct hop *h, const char *fmt, ...)
@@ -214,6 +215,7 @@ static bool prepare_credential(struct hop *h)
     switch ((enum link_target_auth)h->told->auth) {
     case TARGET_AUTH_NONE:
     case TARGET_AUTH_AGENT:
+    case TARGET_AUTH_PROMPT: /* of RDP targets only */
         return true;
     case TARGET_AUTH_PASSWORD:
         if (take_password(h, h->told->secret.data, h->told->secret.len))

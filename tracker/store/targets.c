@@ -15,7 +15,7 @@
 static const char *const auth_names[] = {
     [TARGET_AUTH_NONE] = "none",   [TARGET_AUTH_PASSWORD] = "password",
     [TARGET_AUTH_KEY] = "key",     [TARGET_AUTH_PASSTHROUGH] = "passthrough",
-    [TARGET_AUTH_AGENT] = "agent",
+    [TARGET_AUTH_AGENT] = "agent", [TARGET_AUTH_PROMPT] = "prompt",
 };
 #define AUTH_COUNT (sizeof(auth_names) / sizeof(auth_names[0]))
 
