@@ -5,6 +5,7 @@
 #include "control/control_priv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <sallyport/fingerprint.h>
 #include <sallyport/text.h>
@@ -89,7 +90,7 @@ static void fetched(const struct control_probe_report *report, void *arg)
         const struct control_probe_row *last =
             report->count ? &report->rows[report->count - 1] : NULL;
 
-        control_reply_error(r, "failed", "its host key could not be fetched (%s): %s",
+        control_reply_error(r, "failed", "its key could not be fetched (%s): %s",
                             last ? step_names[last->step] : "start",
                             last ? last->text : "nothing was tried");
     }
@@ -102,10 +103,6 @@ static void begin(struct request *r, const struct store_target *t, const char *a
     const struct control_host *host = &r->control->host;
     int result;
 
-    if (t->protocol != PROTOCOL_SSH) {
-        control_reply_error(r, "invalid", "only ssh targets can be tried so far");
-        return;
-    }
     if (!host->probe) {
         control_reply_error(r, "failed", "this daemon cannot try targets");
         return;
@@ -146,8 +143,10 @@ void control_do_target_host_key(struct request *r)
 {
     const struct arg_values *args = &r->parsed.args;
     const char *name = args_text(args, "name"), *address = args_text(args, "address");
-    const char *via = args_text(args, "via");
-    struct store_target t = {.protocol = PROTOCOL_SSH};
+    const char *via = args_text(args, "via"), *type = args_text(args, "type");
+    struct store_target t = {.protocol = type && strcmp(type, protocol_name(PROTOCOL_RDP)) == 0
+                                             ? PROTOCOL_RDP
+                                             : PROTOCOL_SSH};
     char err[256];
     int result = name ? store_target_get(r->control->store, name, &t) : 0;
 
@@ -155,7 +154,7 @@ void control_do_target_host_key(struct request *r)
         control_reply_store(r, result, "cannot ask the target");
         return;
     }
-    if (address && address_normalise(address, PROTOCOL_SSH, t.address, err, sizeof(err)) < 0) {
+    if (address && address_normalise(address, t.protocol, t.address, err, sizeof(err)) < 0) {
         control_reply_error(r, "invalid", "address: %s", err);
         return;
     }

@@ -141,13 +141,11 @@ static int new_host_key(struct cli *cli, bool is_rdp, json_t *args)
 {
     json_t *where;
 
-    if (is_rdp)
-        return wants_fetch(cli) ? cli_usage(cli, "only ssh targets have a host key to fetch")
-                                : CLI_DONE;
     if (!wants_fetch(cli) &&
         (cli_has(cli, "host-key") || cli_has(cli, "accept-new") || !prompt_is_possible()))
         return CLI_DONE;
-    where = json_pack("{s:O}", "address", json_object_get(args, "address"));
+    where = json_pack("{s:O,s:s}", "address", json_object_get(args, "address"), "type",
+                      is_rdp ? "rdp" : "ssh");
     if (json_object_get(args, "via"))
         json_object_set(where, "via", json_object_get(args, "via"));
     return target_key_fetch(cli, where, !wants_fetch(cli), args);
@@ -194,7 +192,7 @@ int cmd_target_add(struct cli *cli)
     rc = simple_change(cli, "target add", args, "was added");
     if (rc == CLI_DONE && is_rdp && !has_key)
         cli_say("Its certificate is not known yet, so nobody gets in. Next: sallyctl target set %s "
-                "--accept-new (trust the first connection), or --host-key 'tls-spki BASE64'.",
+                "--host-key fetch (look at it), or --accept-new (trust the first connection).",
                 name);
     if (rc == CLI_DONE && !is_rdp && !has_key)
         cli_say("Its host key is not known yet, so nobody gets in. Next: sallyctl target set %s "

@@ -28,7 +28,7 @@ static int compare(const struct cli *cli, const json_t *key)
     if (strcmp(wanted, got) == 0 ||
         (strncmp(wanted, "SHA256:", 7) != 0 && strcmp(wanted, got + 7) == 0))
         return CLI_DONE;
-    cli_error("its host key has another fingerprint: %s %s; nothing was changed",
+    cli_error("its key has another fingerprint: %s %s; nothing was changed",
               text_of(key, "hostKeyType"), got);
     return CLI_FAILED;
 }
@@ -38,10 +38,12 @@ static int ask(const struct cli *cli, const json_t *key)
     const char *print = text_of(key, "hostKeyFingerprint");
 
     if (!prompt_is_possible())
-        return cli_usage(cli, "without a terminal nobody can say whether its host key is right: "
+        return cli_usage(cli, "without a terminal nobody can say whether its key is right: "
                               "give --host-key-fingerprint SHA256:..., --host-key KEY or "
                               "--accept-new");
-    cli_say("The host key of %s:", cli_operand(cli, 0));
+    cli_say("The %s of %s:",
+            strcmp(text_of(key, "hostKeyType"), "tls-spki") == 0 ? "certificate's key" : "host key",
+            cli_operand(cli, 0));
     cli_say("  %s %s", text_of(key, "hostKeyType"), print);
     if (prompt_yes_or("Is it the right one (yes/no/fingerprint)?", print))
         return CLI_DONE;

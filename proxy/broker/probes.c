@@ -28,7 +28,11 @@
 #define ROWS_MAX   96
 #define LOGIN_S    45 /* for all that the process does */
 #define FIRST_HOP  1
-#define PROGRAM    "sallyport-ssh"
+
+static const char *const program_names[PROTOCOL_COUNT] = {
+    [PROTOCOL_SSH] = "sallyport-ssh",
+    [PROTOCOL_RDP] = "sallyport-rdp",
+};
 
 struct probe {
     TAILQ_ENTRY(probe) entry;
@@ -57,7 +61,7 @@ struct probes {
     struct probe_list live, dead;
     struct event *sweep;
     size_t count;
-    char program[512];
+    char programs[PROTOCOL_COUNT][512];
     struct link_message message; /* scratch: large */
 };
 
@@ -194,13 +198,13 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
 /* ---- the process ---- */
 
 /* In the child; started as a gate is, so that it enters the same sandbox. */
-static void probe_exec(const struct probes *all, int link)
+static void probe_exec(const struct probes *all, enum protocol protocol, int link)
 {
     struct program_sandbox sandbox;
-    const char *argv[2 + PROGRAM_SANDBOX_MAX] = {PROGRAM, "--probe"};
+    const char *argv[2 + PROGRAM_SANDBOX_MAX] = {program_names[protocol], "--probe"};
 
     program_put_sandbox(all->broker, &sandbox, argv, 2);
-    program_become(all->broker, all->program, argv, link);
+    program_become(all->broker, all->programs[protocol], argv, link);
 }
 
 static int spawn(struct probe *p)
@@ -212,7 +216,7 @@ static int spawn(struct probe *p)
         return ERR_SYSTEM;
     p->pid = fork();
     if (p->pid == 0)
-        probe_exec(p->all, pair[1]);
+        probe_exec(p->all, p->target.protocol, pair[1]);
     close(pair[1]);
     p->link = pair[0];
     if (p->pid < 0) {
@@ -321,6 +325,8 @@ int probes_start(struct probes *all, const struct store_target *target, const ch
     struct probe *p;
     int r;
 
+    if (!program_names[target->protocol])
+        return ERR_INVALID;
     if (all->count >= PROBES_MAX)
         return ERR_FULL;
     if (!(p = calloc(1, sizeof(*p))))
@@ -364,7 +370,10 @@ struct probes *probes_create(struct broker *b)
     all->broker = b;
     TAILQ_INIT(&all->live);
     TAILQ_INIT(&all->dead);
-    program_find(PROGRAM, SALLYPORT_LIBEXECDIR, all->program, sizeof(all->program));
+    for (size_t i = 0; i < PROTOCOL_COUNT; i++)
+        if (program_names[i])
+            program_find(program_names[i], SALLYPORT_LIBEXECDIR, all->programs[i],
+                         sizeof(all->programs[i]));
     all->sweep = event_new(b->base, -1, 0, sweep_cb, all);
     if (!all->sweep) {
         free(all);

@@ -1,7 +1,7 @@
 /*
  * Trying a target out: connect as a session would, then hand the socket to a process of its own
- * (`sallyport-ssh --probe`) that logs in there and says how each step went. The broker itself
- * parses no SSH. Answers come from the loop.
+ * (`sallyport-ssh --probe`, `sallyport-rdp --probe`) that logs in there and says how each step
+ * went. The broker itself parses nothing of it. Answers come from the loop.
  */
 #ifndef BROKER_PROBES_H
 #define BROKER_PROBES_H

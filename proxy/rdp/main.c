@@ -14,7 +14,8 @@ static int help(void)
          "                                    for HOST to stdout\n"
          "       sallyport-rdp --version\n"
          "       sallyport-rdp --help\n"
-         "Started by sallyportd with --gate it accepts RDP connections.");
+         "Started by sallyportd with --gate it accepts RDP connections, with --probe it tries a\n"
+         "target out.");
     return 0;
 }
 
@@ -32,6 +33,8 @@ int main(int argc, char **argv)
         return version();
     if (argc == 3 && strcmp(argv[1], "--keygen") == 0)
         return rdp_keygen(argv[2]);
+    if (argc >= 2 && strcmp(argv[1], "--probe") == 0)
+        return rdp_probe_main(argc, argv);
     if (argc < 2 || strcmp(argv[1], "--gate") != 0) {
         fprintf(stderr, "error: sallyportd starts this program; see --help\n");
         return 2;

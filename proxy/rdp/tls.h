@@ -22,6 +22,9 @@ MUST_CHECK int tls_load(const char *pem, size_t len);
  * inherits what the library builds at first use. Negative after the reason was logged. */
 MUST_CHECK int tls_prepare(void);
 
+/* The same for a process that is a client only. */
+MUST_CHECK int tls_prepare_client(void);
+
 /* A new connection over the non-blocking socket fd (borrowed), or NULL when out of memory. */
 SSL *tls_server(int fd);
 SSL *tls_client(int fd, const char *host);

@@ -106,10 +106,10 @@ enum parse x224_request_parse(struct cursor body, struct x224_request *out)
     return PARSE_OK;
 }
 
-static void put(struct buffer *b, uint8_t type, const char *cookie, uint8_t neg, uint8_t flags,
+static void put(struct buffer *b, uint8_t type, const char *token, uint8_t neg, uint8_t flags,
                 uint32_t value)
 {
-    size_t extra = cookie[0] ? sizeof(cookie_prefix) - 1 + strlen(cookie) + 2 : 0;
+    size_t extra = token[0] ? strlen(token) + 2 : 0;
 
     buffer_put_be(b, 0x0300, 2);
     buffer_put_be(b, TPKT_HEADER + 1 + FIXED + extra + NEG_LEN, 2);
@@ -119,8 +119,7 @@ static void put(struct buffer *b, uint8_t type, const char *cookie, uint8_t neg,
     buffer_put_be(b, type == TYPE_CONFIRM ? 0x1234 : 0, 2);
     buffer_put_u8(b, 0);
     if (extra) {
-        buffer_put_str(b, cookie_prefix);
-        buffer_put_str(b, cookie);
+        buffer_put_str(b, token);
         buffer_put_str(b, "\r\n");
     }
     buffer_put_u8(b, neg);
@@ -129,9 +128,9 @@ static void put(struct buffer *b, uint8_t type, const char *cookie, uint8_t neg,
     buffer_put_le32(b, value);
 }
 
-void x224_request_put(struct buffer *b, const char *cookie, uint32_t protocols)
+void x224_request_put(struct buffer *b, const char *token, uint32_t protocols)
 {
-    put(b, TYPE_REQUEST, strlen(cookie) <= 64 ? cookie : "", NEG_REQUEST, 0, protocols);
+    put(b, TYPE_REQUEST, strlen(token) <= X224_TOKEN_MAX ? token : "", NEG_REQUEST, 0, protocols);
 }
 
 enum parse x224_confirm_parse(struct cursor body, struct x224_confirm *out)

@@ -6,14 +6,10 @@
  */
 #include <event2/event.h>
 #include <fcntl.h>
-#include <getopt.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <sallyport/clock.h>
@@ -22,14 +18,13 @@
 #include <sallyport/log.h>
 #include <sallyport/text.h>
 
-#include "proxy/relay/sandbox.h"
+#include "proxy/relay/probing.h"
 #include "proxy/ssh/algorithms.h"
 #include "proxy/ssh/blob.h"
 #include "proxy/ssh/hop.h"
 #include "proxy/ssh/ssh.h"
 #include "proxy/ssh/way.h"
 
-#define LINK_FD    3
 #define CHANNEL_MS 15000
 
 enum probe_phase { PROBE_PHASE_WAY, PROBE_PHASE_CHANNEL, PROBE_PHASE_COMMAND, PROBE_PHASE_OVER };
@@ -61,7 +56,6 @@ static void PRINTF_LIKE(6, 7) say(struct probe *p, uint8_t hop, enum link_probe_
     struct link_probe_step_msg *m = &p->message.probe_step;
     va_list args;
 
-    p->message.type = LINK_PROBE_STEP;
     m->hop = hop;
     m->step = (uint8_t)step;
     m->result = (uint8_t)result;
@@ -69,9 +63,8 @@ static void PRINTF_LIKE(6, 7) say(struct probe *p, uint8_t hop, enum link_probe_
     va_start(args, fmt);
     vsnprintf(m->text, sizeof(m->text), fmt, args);
     va_end(args);
-    if (link_send(LINK_FD, &p->message, LINK_VERSION, NULL, 0) < 0 || is_last)
+    if (!probing_say(&p->message) || is_last)
         p->phase = PROBE_PHASE_OVER;
-    memset(&p->message, 0, sizeof(p->message));
 }
 
 /* Everything is well unless it was said otherwise: the probe is over. */
@@ -352,8 +345,9 @@ static void link_cb(evutil_socket_t fd, short what, void *arg)
 
 /* ---- the start ---- */
 
-static int take_hop(struct probe *p, struct link_hop *hop, int *fds)
+static int take_hop(void *arg, struct link_hop *hop, int *fds)
 {
+    struct probe *p = arg;
     int r = 0;
 
     if (hop->number > 0) {
@@ -367,8 +361,9 @@ static int take_hop(struct probe *p, struct link_hop *hop, int *fds)
     return r;
 }
 
-static int begin(struct probe *p, const struct link_probe *start, int *fds)
+static int begin(void *arg, const struct link_probe *start, int *fds)
 {
+    struct probe *p = arg;
     int fd = fds[0], flags = fd < 0 ? -1 : fcntl(fd, F_GETFL), r;
 
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || !p->target ||
@@ -385,109 +380,23 @@ static int begin(struct probe *p, const struct link_probe *start, int *fds)
     return r;
 }
 
-/* Waits for each: nothing else goes on yet. */
-static int listen_to_broker(struct probe *p)
-{
-    struct pollfd readable = {LINK_FD, POLLIN, 0};
-    int fds[LINK_FDS_MAX], r = 0;
-
-    for (int i = 0; i <= LINK_HOPS_MAX + 1 && r == 0; i++) {
-        bool is_start;
-
-        if (poll(&readable, 1, -1) < 0 || (r = link_receive(LINK_FD, &p->message, fds)) < 0)
-            return ERR_CLOSED;
-        is_start = p->message.type == LINK_PROBE;
-        if (is_start)
-            r = begin(p, &p->message.probe, fds);
-        else
-            r = p->message.type == LINK_HOP ? take_hop(p, &p->message.hop, fds) : ERR_INVALID;
-        link_message_wipe(&p->message);
-        link_close_fds(fds);
-        if (is_start)
-            return r;
-    }
-    return r < 0 ? r : ERR_INVALID;
-}
-
-static bool parse_arguments(struct sandbox *sandbox, int argc, char **argv)
-{
-    static const struct option options[] = {
-        {"probe", no_argument, NULL, 'P'},           {"root", required_argument, NULL, 'r'},
-        {"relay-uid", required_argument, NULL, 'u'}, {"relay-gid", required_argument, NULL, 'g'},
-        {"reduced", no_argument, NULL, 'R'},         {NULL, 0, NULL, 0},
-    };
-    uint64_t id = 0;
-    int option;
-
-    while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
-        if ((option == 'u' || option == 'g') && (!text_parse_u64(optarg, &id) || id >= UINT32_MAX))
-            return false;
-        if (option == 'u') {
-            sandbox->is_root = true;
-            sandbox->relay_uid = (uid_t)id;
-        } else if (option == 'g') {
-            sandbox->relay_gid = (gid_t)id;
-        } else if (option == 'r') {
-            sandbox->root_dir = optarg;
-        } else if (option == 'R') {
-            sandbox->is_reduced = true;
-        } else if (option != 'P') {
-            return false;
-        }
-    }
-    return optind == argc && sandbox->root_dir;
-}
-
-static void open_log(void)
-{
-    const char *sink = getenv("SALLYPORT_LOG"), *name = getenv("SALLYPORT_LOG_LEVEL");
-    enum log_level level = LOG_LEVEL_INFO;
-
-    if (name)
-        (void)log_level_from_text(name, &level);
-    log_open("sallyport-probe",
-             sink && strcmp(sink, "syslog") == 0 ? LOG_SINK_SYSLOG : LOG_SINK_STDERR, level);
-}
-
-/* Everything that needs files before, everything from outside after. */
-static int enter_sandbox(const struct sandbox *sandbox)
-{
-    char err[512];
-
-    if (probe_warm_up() < 0 || sandbox_prepare() < 0)
-        return ERR_SYSTEM;
-    if (sandbox_enter_gate(sandbox, err, sizeof(err)) < 0 ||
-        sandbox_enter_relay(sandbox, err, sizeof(err)) < 0) {
-        log_error("probe: %s", err);
-        return ERR_SYSTEM;
-    }
-    return sandbox_filter_login();
-}
-
 int probe_main(int argc, char **argv)
 {
     struct probe *p = &the_probe;
-    struct sandbox sandbox = {0};
+    static const struct probing_ops ops = {take_hop, begin};
+    int r = probing_start(argc, argv, probe_warm_up);
 
-    open_log();
-    if (!parse_arguments(&sandbox, argc, argv)) {
-        fprintf(stderr, "error: %s --probe is started by sallyportd, not by hand\n", argv[0]);
-        return 2;
-    }
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the broker */
-    prctl(PR_SET_NAME, "sallyport-probe", 0, 0, 0);
-    if (enter_sandbox(&sandbox) < 0)
-        return 1;
+    if (r < 0)
+        return -r;
     p->leg.state = LEG_CLOSED;
     p->base = event_base_new();
     p->timer = p->base ? event_new(p->base, -1, 0, timer_cb, p) : NULL;
     p->way = p->timer ? way_create(p->base, &probe_ops, p, turn, p) : NULL;
-    if (!p->way || listen_to_broker(p) < 0) {
+    if (!p->way || probing_listen(&ops, p, &p->message) < 0) {
         log_error("probe: it cannot begin");
         return 1;
     }
-    p->link = event_new(p->base, LINK_FD, EV_READ, link_cb, p);
+    p->link = event_new(p->base, PROBING_LINK_FD, EV_READ, link_cb, p);
     if (!p->link || event_add(p->link, NULL) < 0)
         return 1;
     turn(p);

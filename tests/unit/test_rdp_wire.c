@@ -191,7 +191,7 @@ static void test_x224(void **state)
     assert_int_equal(x224_request_parse(cursor_of(cookie, sizeof(cookie) - 1), &r), PARSE_BAD);
     assert_int_equal(x224_request_parse(cursor_of(token, sizeof(token) - 1), &r), PARSE_BAD);
     buffer_init(&b, 256);
-    x224_request_put(&b, "alice", 3);
+    x224_request_put(&b, "Cookie: mstshash=alice", 3);
     assert_int_equal(b.data[3], b.len);
     assert_int_equal(x224_request_parse(cursor_of(b.data + 4, b.len - 4), &r), PARSE_OK);
     assert_string_equal(r.cookie, "alice");
