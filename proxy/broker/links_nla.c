@@ -60,7 +60,8 @@ static enum link_nla choose(const struct relay_link *l, const char *cookie)
 
     if (b->config->rdp_nla == CONFIG_NLA_REQUIRED)
         return LINK_NLA_ONLY;
-    if (b->config->rdp_nla == CONFIG_NLA_OFF || !nla_helper_start(b->nla))
+    if (b->config->rdp_nla == CONFIG_NLA_OFF || l->protocol != PROTOCOL_RDP ||
+        !nla_helper_start(b->nla))
         return LINK_NLA_OFF;
     if (!cookie[0])
         return LINK_NLA_LAST;
@@ -185,7 +186,7 @@ void link_on_nla_login(struct relay_link *l, struct link_message *m, int *fds)
     (void)fds;
     if (!link_login_begin(l, "", n->device, false))
         return;
-    if (b->config->rdp_nla != CONFIG_NLA_OFF &&
+    if (b->config->rdp_nla != CONFIG_NLA_OFF && l->protocol == PROTOCOL_RDP &&
         gates_has_rdp_key(b->gates, n->key.data, n->key.len))
         l->login.nla = nla_attempt_begin(b->nla, n->key.data, n->key.len, &events, l, &fd);
     if (!l->login.nla) {

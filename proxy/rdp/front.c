@@ -219,6 +219,7 @@ static void take_message(struct rdp_session *s)
     case NLA_TALK_FAILED: /* told to the client when the broker has judged, which may take a while
                            */
         log_debug("nla failed: %s", message.text);
+        f->has_last = true;
         buffer_put(&f->last, message.data, message.data_len);
         break;
     default:
@@ -272,7 +273,7 @@ static void denied(struct rdp_session *s, const struct link_auth_result *result)
 
     if (f->has_login) /* CredSSP is over: there is only this word left */
         tell_authorized(s, AUTHZ_ACCESS_DENIED);
-    else if (f->last.len > 0 && !f->last.failed)
+    else if (f->has_last && !f->last.failed) /* empty for versions that know no error */
         tell_client(s, f->last.data, f->last.len);
     else
         tell_failure(s);
