@@ -24,6 +24,7 @@
 
 #define RELAX_MS    15000
 #define RELAX_QUIET 16384 /* bytes between two looks that count as nothing */
+#define PASSES_MAX  8     /* in a turn */
 
 static void take_turn(struct rdp_session *s);
 
@@ -146,13 +147,8 @@ static bool has_work(const struct leg *l)
     return rdp_leg_is_alive(l) && l->has_more && !l->is_stopped && l->in_len < LEG_IN_MAX / 2;
 }
 
-static void take_turn(struct rdp_session *s)
+static void take_pass(struct rdp_session *s, int64_t now_ms)
 {
-    int64_t now_ms = clock_mono_ms();
-
-    if (s->is_in_turn || s->phase == PHASE_OVER)
-        return;
-    s->is_in_turn = true;
     rdp_leg_drive(&s->user);
     look_at_client(s);
     rdp_leg_drive(&s->target);
@@ -167,6 +163,30 @@ static void take_turn(struct rdp_session *s)
     rdp_record_tick(s);
     rdp_leg_settle(&s->user);
     rdp_leg_settle(&s->target);
+}
+
+/* What comes while we send is taken in the same turn: asking costs less than to sleep and wake. */
+static bool has_come_more(struct rdp_session *s, uint64_t user, uint64_t target)
+{
+    s->user.is_due |= s->user.received > user;
+    s->target.is_due |= s->target.received > target;
+    return s->phase == PHASE_RELAYING && (s->user.is_due || s->target.is_due);
+}
+
+static void take_turn(struct rdp_session *s)
+{
+    int64_t now_ms = clock_mono_ms();
+    uint64_t user, target;
+    int passes = 0;
+
+    if (s->is_in_turn || s->phase == PHASE_OVER)
+        return;
+    s->is_in_turn = true;
+    do {
+        user = s->user.received;
+        target = s->target.received;
+        take_pass(s, now_ms);
+    } while (++passes < PASSES_MAX && has_come_more(s, user, target));
     if (has_work(&s->user) || has_work(&s->target))
         rdp_want_turn(s);
     relax(s, now_ms);
