@@ -374,13 +374,24 @@ static int export_terminal(struct cli *cli, const json_t *row, const char *from,
     return rc;
 }
 
+/* The file says it; one that cannot be read at all has a name still. */
+static bool is_desktop(const json_t *row, const char *from)
+{
+    static const char end[] = ".rdp.zst";
+    const char *path = json_string_value(json_object_get(row, "path"));
+    size_t len = strlen(path);
+
+    return desktop_export_is_for(from) ||
+           (len >= sizeof(end) && strcmp(path + len - (sizeof(end) - 1), end) == 0);
+}
+
 static int export_found(struct cli *cli, const json_t *row, const char *to)
 {
     const char *id = json_string_value(json_object_get(row, "id"));
     char *from = NULL;
     int rc = find_path(cli, row, &from);
 
-    if (rc == CLI_DONE && desktop_export_is_for(from))
+    if (rc == CLI_DONE && is_desktop(row, from))
         rc = desktop_export(cli, id, from, to, is_live(cli, row));
     else if (rc == CLI_DONE)
         rc = export_terminal(cli, row, from, to);

@@ -207,6 +207,8 @@ static BOOL desktop_resize(rdpContext *context)
     UINT32 width = freerdp_settings_get_uint32(context->settings, FreeRDP_DesktopWidth);
     UINT32 height = freerdp_settings_get_uint32(context->settings, FreeRDP_DesktopHeight);
 
+    if (!context->gdi) /* it is made later, of the right size */
+        return TRUE;
     atomic_store(&decoder_of(context)->has_changed, true);
     return width <= DECODER_SIZE_MAX && height <= DECODER_SIZE_MAX &&
            gdi_resize(context->gdi, width, height);

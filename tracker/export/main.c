@@ -318,7 +318,8 @@ static int scan(struct job *j)
     if (!reader)
         return ERR_CORRUPT;
     if (!recording_reader_is_desktop(reader)) {
-        snprintf(j->err, sizeof(j->err), "this is the recording of a terminal, not of a desktop");
+        snprintf(j->err, sizeof(j->err),
+                 "this is no recording of a desktop, or its beginning is damaged");
         return ERR_INVALID;
     }
     r = scan_recording(reader, first_needed(j), &j->scan, j->err, sizeof(j->err));

@@ -156,7 +156,9 @@ static void explain(int code, const struct state *s, char *err, size_t err_len)
 static int run(struct state *s)
 {
     const struct scan *scan = s->r->scan;
-    int e = decoder_start(s->r->decoder, scan->first_width, scan->first_height);
+    bool is_restart = s->r->from_us > 0;
+    int e = decoder_start(s->r->decoder, is_restart ? scan->restart_width : scan->first_width,
+                          is_restart ? scan->restart_height : scan->first_height);
 
     if (e == 0)
         e = server_connect(s->server);

@@ -27,6 +27,7 @@ struct walk {
     bool has_codecs;    /* the graphics pipeline was opened, or a surface command came */
     bool has_candidate; /* no compressed PDU has come since */
     uint64_t candidate_us, candidate_record;
+    struct desktop_size candidate;
 };
 
 static void accept(struct walk *w)
@@ -34,6 +35,8 @@ static void accept(struct walk *w)
     if (w->has_candidate && w->candidate_us <= w->until_us) {
         w->out->restart_us = w->candidate_us;
         w->out->restart_record = w->candidate_record;
+        w->out->restart_width = w->candidate.width;
+        w->out->restart_height = w->candidate.height;
     }
     w->has_candidate = false;
 }
@@ -121,6 +124,7 @@ static void on_size(struct walk *w, const struct desktop_record *r, uint64_t num
         w->has_candidate = true;
         w->candidate_us = r->at_us;
         w->candidate_record = number;
+        w->candidate = size;
     }
     out->max_width = size.width > out->max_width ? size.width : out->max_width;
     out->max_height = size.height > out->max_height ? size.height : out->max_height;

@@ -20,6 +20,7 @@ struct scan {
     uint64_t restart_us;     /* the last point up to `until_us` where decoding can begin */
     uint64_t restart_record; /* its number, from 0; 0: only at the front */
     struct desktop_channels channels;
+    uint16_t restart_width, restart_height; /* of the desktop there */
     bool is_damaged;
 };
 

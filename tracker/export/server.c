@@ -303,9 +303,8 @@ static bool is_wanted(const struct share_pdu *pdu)
 /* Part of the first activation, which the decoder must see before anything else. */
 static bool is_activation(const struct share_pdu *pdu)
 {
-    return pdu->type != SHARE_DATA || (!pdu->is_compressed && (pdu->data_type == DATA_SYNCHRONIZE ||
-                                                               pdu->data_type == DATA_CONTROL ||
-                                                               pdu->data_type == DATA_FONT_MAP));
+    return pdu->type != SHARE_DATA || pdu->data_type == DATA_SYNCHRONIZE ||
+           pdu->data_type == DATA_CONTROL || pdu->data_type == DATA_FONT_MAP;
 }
 
 static void put(struct server *s, bool must_wait, const void *data, size_t len)
@@ -342,8 +341,8 @@ static int put_share(struct server *s, const struct mcs_pdu *mcs, const struct s
     buffer_finish(&b);
     if (pdu->type == SHARE_DEMAND_ACTIVE || pdu->type == SHARE_DEACTIVATE_ALL)
         s->is_active = false;
-    if (pdu->type != SHARE_DATA || pdu->data_type != DATA_FONT_MAP || pdu->is_compressed)
-        return 0;
+    if (pdu->type != SHARE_DATA || pdu->data_type != DATA_FONT_MAP)
+        return 0; /* the type can be read of a compressed one too */
     s->is_active = true;
     return s->was_activated ? 0 : finish_activation(s);
 }
