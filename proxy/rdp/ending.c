@@ -15,7 +15,7 @@
 #include "proxy/rdp/screen.h"
 #include "proxy/rdp/stage.h"
 
-#define SETTLE_MS    300
+#define SETTLE_MS    600
 #define HANDSHAKE_MS 2000
 #define HOLD_MS      3000
 #define FLUSH_MS     400 /* last words leave, and the client closes first */
@@ -191,6 +191,7 @@ static void begin(struct rdp_session *s, int64_t now_ms)
     } else if (s->stage || (s->ending.from < PHASE_RELAYING && !s->redirect.share_id)) {
         wait_for_stage(s);
     } else if (d->is_active) {
+        rdp_notice_clear(s, now_ms);
         enter(s, END_STEP_SETTLE, now_ms + SETTLE_MS);
     } else {
         say_bye(s); /* licensing or capabilities are half said: no way to draw */

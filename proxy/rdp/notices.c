@@ -19,6 +19,7 @@
 #include "proxy/rdp/pointer.h"
 
 #define MESSAGE_MS 3000 /* a message stays for this long even under a busy hand */
+#define CLEAR_MS   300  /* the target has this long to draw over a notice before the last words */
 #define REST_MS    100  /* the target rests: what it covered is drawn again */
 #define COVERED_MS 500  /* it does not rest: drawn again all the same, sooner when it is small */
 #define BYTES_A_MS 128  /* so much of a user's line */
@@ -51,7 +52,7 @@ bool rdp_notice_must_wait(const struct rdp_session *s)
 {
     const struct notice *n = &s->notice;
 
-    return n->output.is_open || (is_live_gfx(s) && !n->gfx.is_opaque && !gfx_is_between(&n->gfx));
+    return (n->clear_ms && clock_mono_ms() < n->clear_ms) || n->output.is_open || (is_live_gfx(s) && !n->gfx.is_opaque && !gfx_is_between(&n->gfx));
 }
 
 static void covered(struct notice *n)
@@ -395,6 +396,15 @@ void rdp_notice_human(struct rdp_session *s)
 
 /* ---- the last words ---- */
 
+void rdp_notice_clear(struct rdp_session *s, int64_t now_ms)
+{
+    if (!s->notice.is_shown)
+        return;
+    take_away(s);
+    s->notice.clear_ms = now_ms + CLEAR_MS;
+    rdp_want_timer(s, s->notice.clear_ms);
+}
+
 /* The client's number of the channel that dynamic channels live in; 0: it has none. */
 static uint16_t dynamic_channel(const struct rdp_session *s)
 {
@@ -428,6 +438,7 @@ static void put_surface(struct rdp_session *s, const struct picture *p, uint16_t
     buffer_reset(&n->drawn);
     gfx_picture_put(&n->drawn, &n->gfx, channel, p, x, y);
     send_user(s, &n->drawn);
+    log_debug("the last words are a surface, too");
 }
 
 bool rdp_notice_last(struct rdp_session *s, const char *text)

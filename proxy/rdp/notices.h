@@ -30,6 +30,7 @@ struct notice {
     bool is_banner;                    /* made for frames */
     bool is_forgotten;                 /* made for a desktop that is no more */
     bool is_touched;                   /* the target drew while it stood */
+    int64_t clear_ms;                  /* until then a notice may be drawn over; 0: none was */
     int64_t covered_ms, output_ms;     /* the target drew since: first and last; 0: it did not */
     bool has_badge;                    /* the client shows it as its pointer */
     bool is_badge_stale;               /* but the target set another since */
@@ -63,7 +64,10 @@ void rdp_notice_dynamic_of_user(struct rdp_session *s, struct cursor data);
 void rdp_notice_share_of_user(struct rdp_session *s, const struct share_pdu *pdu,
                               const struct frame *f, uint8_t *at);
 
-/* The target is in the middle of an update, or of a message that draws. */
+/* Before the last words: what is shown goes away. */
+void rdp_notice_clear(struct rdp_session *s, int64_t now_ms);
+/* The target draws where a notice was, or is in the middle of an update, or of a message that
+ * draws. */
 bool rdp_notice_must_wait(const struct rdp_session *s);
 /* The last words, in each way that the client may draw: nothing of the target may follow. False
  * when there is no way to. */

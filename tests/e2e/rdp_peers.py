@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 from harness import IS_ROOT, alive, free_port, listens, run, wait_until
@@ -81,10 +82,16 @@ class Display:
     def __init__(self, directory, size="1024x768", vnc_port=None):
         self.size = tuple(int(n) for n in size.split("x"))
         self.directory = directory
+        with Display.lock:  # of several threads each has a number of its own
+            self.start(size, vnc_port)
+
+    lock = threading.Lock()
+
+    def start(self, size, vnc_port):
         for _ in range(5):
             self.number = free_display()
             self.name = ":%d" % self.number
-            log = os.path.join(directory, "display-%d.log" % self.number)
+            log = os.path.join(self.directory, "display-%d.log" % self.number)
             if vnc_port:
                 argv = ["Xvnc", self.name, "-geometry", size, "-depth", "24", "-SecurityTypes", "None",
                         "-localhost", "-rfbport", vnc_port, "-AcceptSetDesktopSize", "-noreset"]
@@ -103,7 +110,11 @@ class Display:
         return {"DISPLAY": self.name}
 
     def answers(self):
-        return run("xdpyinfo", "-display", self.name).returncode == 0
+        """This one, and not another that was faster to take the number."""
+        with contextlib.suppress(OSError, ValueError), open("/tmp/.X%d-lock" % self.number) as f:
+            return int(f.read()) == self.server.pid and \
+                run("xdpyinfo", "-display", self.name).returncode == 0
+        return False
 
     def run(self, *argv, **kw):
         return run(*argv, env=dict(os.environ, **self.env()), **kw)
