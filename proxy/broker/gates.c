@@ -51,7 +51,7 @@ struct gate {
     struct listener listeners[LISTENERS_MAX];
     size_t listener_count;
     struct keys keys;
-    struct keys fresh; /* read by gates_bind() for gates_update() */
+    struct keys fresh;             /* read by gates_bind() for gates_update() */
     struct rdp_key public_keys[2]; /* of the certificate, and of the one before; empty: none */
     char program[512];
     pid_t pid; /* 0: not running */
@@ -596,8 +596,7 @@ void gates_reap(struct gates *all)
     /* also one whose link was lost long before it left, when the next has its place */
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (probes_reaped(all->broker->probes, pid, status) ||
-            nla_helper_reaped(all->broker->nla, pid) ||
-            door_reaped(all->broker->door, pid, status))
+            nla_helper_reaped(all->broker->nla, pid) || door_reaped(all->broker->door, pid, status))
             continue;
         if (WIFEXITED(status))
             log_warn("gate pid=%d left with status %d", (int)pid, WEXITSTATUS(status));

@@ -63,9 +63,9 @@ struct link_login {
     struct nla_attempt *nla;      /* owned */
     enum link_nla_state nla_state;
     const char *nla_note; /* static: why it cannot work, for the admin; "" for nothing */
-    char info[1024];              /* texts of PAM for the next question */
-    uint32_t cert_denies;         /* as ticket.denies */
-    struct event *late;           /* owned: a refusal that is told later */
+    char info[1024];      /* texts of PAM for the next question */
+    uint32_t cert_denies; /* as ticket.denies */
+    struct event *late;   /* owned: a refusal that is told later */
     char late_text[SESSION_TEXT_MAX];
     enum link_auth late_result;
 };

@@ -71,7 +71,7 @@
     "char(10) || device || char(10) || end_text), ?7) > 0) AND +id < ?9 "                    \
     "ORDER BY id DESC LIMIT ?8"
 
-#define HAS_NT_HASH                                                                    \
+#define HAS_NT_HASH                                                                     \
     "EXISTS (SELECT 1 FROM secrets x WHERE x.table_name = 'users' AND x.column_name = " \
     "'nt_hash' AND x.row_id = u.id) "
 
@@ -80,8 +80,7 @@
     "(SELECT count(*) FROM user_keys k WHERE k.user_id = u.id), u.created_wall_us, "      \
     "u.last_login_wall_us, u.second_factor, u.auth_source, u.cert_principals, "           \
     "u.totp_wall_us, (SELECT count(*) FROM recovery_codes c WHERE c.user_id = u.id), "    \
-    "u.rdp_nla, " HAS_NT_HASH                                                             \
-    "FROM users u "
+    "u.rdp_nla, " HAS_NT_HASH "FROM users u "
 
 #define TARGET_SELECT                                                                    \
     "SELECT t.id, t.name, t.protocol, t.address, t.account, t.auth, "                    \
