@@ -189,6 +189,7 @@ static void take_turn(struct rdp_session *s)
     } while (++passes < PASSES_MAX && has_come_more(s, user, target));
     if (has_work(&s->user) || has_work(&s->target))
         rdp_want_turn(s);
+    rdp_stage_settled(s);
     relax(s, now_ms);
     s->is_in_turn = false;
 }

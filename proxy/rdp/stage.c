@@ -28,6 +28,7 @@
 struct stage {
     bool is_open; /* the client's fonts came: the last of its handshake */
     bool has_actor;
+    bool is_behind; /* the client has not taken all that there is to draw */
     struct stage_actor actor;
     struct rect left; /* of what is being drawn; from its left upper corner on */
     struct rect all;  /* the rectangle that `left` is the rest of */
@@ -340,11 +341,20 @@ static void draw(struct rdp_session *s, size_t ahead)
 {
     struct stage *stage = s->stage;
 
-    while (rdp_leg_unsent(&s->user) < ahead && rdp_leg_is_alive(&s->user)) {
-        if (stage->left.height <= 0 && !next_rectangle(stage))
+    stage->is_behind = false;
+    while (rdp_leg_is_alive(&s->user) && (stage->left.height > 0 || next_rectangle(stage))) {
+        if (rdp_leg_unsent(&s->user) >= ahead) {
+            stage->is_behind = true;
             break;
+        }
         draw_tile(s);
     }
+}
+
+void rdp_stage_settled(struct rdp_session *s)
+{
+    if (s->stage && s->stage->is_behind && rdp_leg_unsent(&s->user) == 0)
+        rdp_want_turn(s);
 }
 
 void rdp_stage_step(struct rdp_session *s)

@@ -34,6 +34,8 @@ bool rdp_stage_is_open(const struct rdp_session *s); /* pictures may be sent */
 void rdp_stage_play(struct rdp_session *s, const struct stage_actor *actor);
 /* What the client said, and the pictures that it takes. Nonsense ends the session. */
 void rdp_stage_step(struct rdp_session *s);
+/* Behind rdp_leg_settle(): all that was drawn has left, and there is more. */
+void rdp_stage_settled(struct rdp_session *s);
 /* Empty ground, at once. */
 void rdp_stage_clear(struct rdp_session *s);
 /* The target's Demand Active follows: deactivate, and forget the stage. */
