@@ -256,6 +256,11 @@ class XrdpXorg(XrdpBase):
         self.display.stop()
 
 
+def sesman_listens():
+    """It says 127.0.0.1 in its configuration and takes ::1 where that is first in /etc/hosts."""
+    return listens(SESMAN_PORT) or listens(SESMAN_PORT, "::1")
+
+
 class LoginDisplay(peers.Display):
     """The display of somebody's session, with that one's cookie."""
     def __init__(self, name, authority, size):  # pylint: disable=super-init-not-called
@@ -284,7 +289,7 @@ class XrdpLogin(XrdpBase):
         self.lock = open(os.path.join(tempfile.gettempdir(), "sallyport-sesman.lock"), "w")
         try:
             wait_until(self.take_lock, "another test's xrdp-sesman", 300, 1)
-            if listens(SESMAN_PORT):
+            if sesman_listens():
                 pytest.skip("an xrdp-sesman is running on this machine")
             super().__init__(directory, name)
             os.chmod(directory, 0o755)
@@ -332,7 +337,7 @@ class XrdpLogin(XrdpBase):
             f.write(text)
         self.sesman = peers.Process(["xrdp-sesman", "--nodaemon", "--config", config],
                                     os.path.join(self.dir, "sesman.out"))
-        wait_until(lambda: listens(SESMAN_PORT), "xrdp-sesman listens")
+        wait_until(sesman_listens, "xrdp-sesman listens")
         self.start_xrdp("", "[Xorg]\nname=Xorg\nlib=libxup.so\nusername=ask\npassword=ask\n"
                         "ip=127.0.0.1\nport=-1\ncode=20\n")
         return self
