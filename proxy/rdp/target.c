@@ -367,6 +367,7 @@ static void send_info(struct rdp_session *s)
         b.failed |= pdu.failed;
         buffer_finish(&pdu);
         s->t.step = TARGET_DONE;
+        s->t.deadline_ms = clock_mono_ms() + TARGET_LOGIN_MS;
         s->phase = PHASE_RELAYING;
         rdp_record_begin(s);
         send_all(s, &b);
@@ -522,8 +523,20 @@ static void target_is_gone(struct rdp_session *s)
         failf(s, "%s closed the connection before the login", s->t.name);
 }
 
+/* Between the login and the desktop there is licensing, which no human takes part in. */
+static void wait_for_desktop(struct rdp_session *s, int64_t now_ms)
+{
+    if (s->phase != PHASE_RELAYING || s->desktop.has_demand)
+        return;
+    if (now_ms >= s->t.deadline_ms)
+        failf(s, "%s did not show a desktop in time", s->t.name);
+    else
+        rdp_want_timer(s, s->t.deadline_ms);
+}
+
 void rdp_target_step(struct rdp_session *s, int64_t now_ms)
 {
+    wait_for_desktop(s, now_ms);
     if (s->phase != PHASE_TARGET)
         return;
     if (s->t.step == TARGET_X224)
