@@ -52,6 +52,18 @@ static void fill(void)
     memcpy(m.data, "\1\2\3", 3);
 }
 
+/* By fields: what is between them may hold anything. */
+static void assert_same(void)
+{
+    assert_int_equal(got.type, m.type);
+    assert_memory_equal(got.user, m.user, sizeof(m.user));
+    assert_memory_equal(got.domain, m.domain, sizeof(m.domain));
+    assert_memory_equal(got.password, m.password, sizeof(m.password));
+    assert_memory_equal(got.text, m.text, sizeof(m.text));
+    assert_int_equal(got.data_len, m.data_len);
+    assert_memory_equal(got.data, m.data, sizeof(m.data));
+}
+
 static void test_talk(void **state)
 {
     struct buffer b;
@@ -62,7 +74,7 @@ static void test_talk(void **state)
     nla_talk_encode(&m, &b);
     assert_false(b.failed);
     assert_int_equal(nla_talk_decode(&got, b.data, b.len), 0);
-    assert_memory_equal(&got, &m, sizeof(m));
+    assert_same();
     for (size_t n = 0; n < b.len; n++) /* the data is what is left: a shorter one is another one */
         assert_int_equal(nla_talk_decode(&got, b.data, n), n < b.len - 3 ? ERR_INVALID : 0);
     b.data[0] = 0;
@@ -92,7 +104,7 @@ static void test_talk_largest(void **state)
     nla_talk_encode(&m, &b);
     assert_false(b.failed);
     assert_int_equal(nla_talk_decode(&got, b.data, b.len), 0);
-    assert_memory_equal(&got, &m, sizeof(m));
+    assert_same();
     buffer_put(&b, "y", 1);
     assert_int_equal(nla_talk_decode(&got, b.data, b.len), ERR_INVALID);
     buffer_reset(&b);
@@ -113,7 +125,7 @@ static void test_talk_descriptors(void **state)
     assert_int_equal(pipe(sent), 0);
     assert_int_equal(nla_talk_send(pair[1], &m, sent), 0);
     assert_int_equal(nla_talk_receive(pair[0], &got, fds), 0);
-    assert_memory_equal(&got, &m, sizeof(m));
+    assert_same();
     assert_true(fds[0] >= 0 && fds[1] >= 0);
     assert_int_equal(write(fds[1], "z", 1), 1);
     close(fds[0]);
