@@ -25,7 +25,6 @@ struct screen {
     struct keyboard keyboard;
     enum screen_asks asks;
     bool has_password; /* typed; the broker's first question is answered with it */
-    bool is_factor;    /* the first factor was right */
     char fallback[NAME_MAX_LEN +
                   1];            /* the target that the client named elsewhere than in the name */
     char note[SESSION_TEXT_MAX]; /* what went wrong: for the page that comes next */
@@ -196,9 +195,10 @@ void rdp_screen_factor(struct rdp_session *s)
 {
     if (!begin(s))
         return;
-    s->screen->is_factor = true;
+    if (!s->screen->form.title[0])
+        ask(s, ASKS_FACTOR, "", "", true); /* the question takes its place */
     s->phase = PHASE_AUTH;
-    say_busy(s->screen, "");
+    say_busy(s->screen, "Checking ...");
     if (!relay_auth_keyboard(s->relay, s->u.login.user))
         rdp_end(s, END_POLICY, "policy", "the login failed",
                 "You need a second factor, which this proxy cannot ask for now.");
@@ -288,7 +288,6 @@ static void log_in(struct rdp_session *s)
     user = rdp_user_name(s, name, c->fallback);
     rdp_user_keep_password(&s->u, password);
     c->has_password = true;
-    c->is_factor = false;
     s->phase = PHASE_AUTH;
     say_busy(c, "Checking ...");
     if (!relay_auth_keyboard(s->relay, user))

@@ -547,7 +547,8 @@ def test_the_order_of_the_hand_over(make_screen, place):
         domain, user, password, _ = target.last().texts()
         assert (user, password) == ("bob", "target-secret")
         pid = p.sessions()[0]["pid"]
-        wait_until(lambda: private_kib(pid) < 2500, "the memory of the screen is given back")
+        if not harness.SANITIZED:
+            wait_until(lambda: private_kib(pid) < 2500, "the memory of the screen is given back")
         c.close()
     finally:
         target.stop()

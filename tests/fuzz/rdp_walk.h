@@ -45,8 +45,10 @@ static void walk_shares(struct cursor data, struct rdp_walk *w)
 {
     struct logon_cookie cookie;
     struct share_pdu share;
+    uint32_t error;
     bool is_human;
 
+    (void)licence_parse(data, &error);
     while (share_next(&data, &share) == PARSE_OK) {
         w->shares++;
         slowpath_output_scan(&share, &w->output);

@@ -514,6 +514,30 @@ static void test_capability(void **state)
     buffer_finish(&b);
 }
 
+/* What a server says of licences when the client has one already, and the answer to a request. */
+static void test_licences(void **state)
+{
+    static const uint8_t alert[] = {0, 0, 0xff, 3, 16, 0, 7, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0};
+    static const uint8_t request[] = {0, 0, 1, 3, 6, 0};
+    struct buffer b;
+    uint32_t error;
+
+    (void)state;
+    assert_int_equal(licence_parse(cursor_of(alert, sizeof(alert)), &error), LICENCE_ALERT);
+    assert_int_equal(error, LICENCE_VALID_CLIENT);
+    assert_int_equal(licence_parse(cursor_of(alert, 9), &error), LICENCE_NONE);
+    assert_int_equal(licence_parse(cursor_of(request, sizeof(request)), &error), LICENCE_REQUEST);
+    assert_int_equal(error, 0);
+    for (size_t len = 0; len < sizeof(request); len++)
+        assert_int_equal(licence_parse(cursor_of(request, len), &error), LICENCE_NONE);
+    buffer_init(&b, 1024);
+    licence_answer_put(&b);
+    assert_int_equal(b.len, 4 + 256);
+    assert_int_equal(b.data[4], 0x13);
+    assert_int_equal(b.data[6] | b.data[7] << 8, 256);
+    buffer_finish(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -535,6 +559,7 @@ int main(void)
         cmocka_unit_test(test_touch),
         cmocka_unit_test(test_dynamic_refused),
         cmocka_unit_test(test_capability),
+        cmocka_unit_test(test_licences),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
