@@ -141,7 +141,8 @@ static const char *why_not(const struct rdp_session *s)
         return "the target sends the session on to a login by smart card";
     if (!r->info)
         return "out of memory";
-    if (r->auth == TARGET_AUTH_PASSTHROUGH && !r->password && !r->to->password[0])
+    if ((r->auth == TARGET_AUTH_PASSTHROUGH || r->auth == TARGET_AUTH_PROMPT) && !r->password &&
+        !r->to->password[0])
         return "the target sends the session on without a password, and the user's is gone";
     return NULL;
 }
