@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 
+import pytest
+
 import harness
 import rdp_peers as peers
 import rdp_script
@@ -124,9 +126,8 @@ ClientRdpSecurity=false
 CertificateFile=%s
 PrivateKeyFile=%s
 """ % (self.port, target_port, bench.certificate, bench.key))
-        self.process = peers.Process([bench.freerdp3["freerdp-proxy3"], config],
-                                     bench.dir + "/freerdp-proxy-%d.log" % self.port,
-                                     bench.freerdp3_env)
+        self.process = peers.Process([*bench.freerdp3["freerdp-proxy3"], config],
+                                     bench.dir + "/freerdp-proxy-%d.log" % self.port)
         self.pid = self.process.pid
         wait_until(lambda: harness.listens(self.port), "freerdp3-proxy listens")
 
@@ -240,7 +241,6 @@ class Bench:
         os.chmod(self.dir, 0o755)
         self.certificate, self.key = peers.make_certificate(self.dir, "bench")
         self.tls_relay = self.compile()
-        self.freerdp3_env = {}
         self.freerdp3 = self.find_freerdp3()
         rdp_port = harness.free_port()
         self.proxy = harness.Proxy(self.dir, {
@@ -266,22 +266,14 @@ class Bench:
                         "-o", program, *flags.stdout.split()], check=True)
         return program
 
-    def find_freerdp3(self):
-        """Its programs by name; none when they cannot be had. Its client serves for every way, since
-        freerdp3-proxy does not get on with older ones."""
-        names = ("xfreerdp3", "freerdp-proxy3")
-        if all(shutil.which(n) for n in names):
-            return {n: shutil.which(n) for n in names}
-        where = os.path.join(harness.BUILD, "freerdp3")
-        got = subprocess.run([os.path.join(harness.SOURCE, "scripts", "freerdp3.sh"), where],
-                             capture_output=True, text=True, check=False)
-        if got.returncode:
+    @staticmethod
+    def find_freerdp3():
+        """Its command lines by name; none when they cannot be had. Its client serves for every way,
+        since freerdp3-proxy does not get on with older ones."""
+        try:
+            return {n: rdp_servers.freerdp3(n) for n in ("xfreerdp3", "freerdp-proxy3")}
+        except pytest.skip.Exception:
             return {}
-        root = got.stdout.strip()
-        triplet = subprocess.run(["cc", "-print-multiarch"], capture_output=True, text=True,
-                                 check=True).stdout.strip()
-        self.freerdp3_env = {"LD_LIBRARY_PATH": "%s/usr/lib/%s" % (root, triplet)}
-        return {n: os.path.join(root, "usr/bin", n) for n in names}
 
     def gate(self):
         for pid in harness.children(self.proxy.process.pid):
@@ -302,10 +294,10 @@ class Bench:
         return name
 
     def client(self, screen, port, user, *arguments):
-        argv = [self.freerdp3.get("xfreerdp3", peers.XFREERDP), "/v:127.0.0.1:%d" % port,
+        argv = [*self.freerdp3.get("xfreerdp3", [peers.XFREERDP]), "/v:127.0.0.1:%d" % port,
                 "/u:" + user, "/p:" + PASSWORD, "/cert:ignore", "/sec:tls", "/size:1024x768",
                 "-decorations", "/log-level:WARN", *arguments]
-        return ClientProgram(argv, self.dir, screen, self.freerdp3_env)
+        return peers.Client(argv, self.dir, screen)
 
     def script(self, script):
         """The port of a scripted target, in a process of its own."""
@@ -481,14 +473,6 @@ class Bench:
         report("CPU a login by RDP: broker", (run_time(broker) - before[0]) / count * 1e3, "ms")
         report("CPU a login by RDP: gate and relay",
                (cpu_with_reaped(gate) - before[1]) / count * 1e3, "ms")
-
-
-class ClientProgram(peers.Client):
-    """With the libraries that it needs, which the other programs of its display must not have."""
-    def __init__(self, argv, directory, display, env):
-        self.more = env
-        super().__init__(["env", *("%s=%s" % pair for pair in env.items()), *argv], directory,
-                         display)
 
 
 class Pixel:
