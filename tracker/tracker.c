@@ -532,6 +532,17 @@ void tracker_channels(struct tracker *t, uint64_t id, const char *channels)
     tracked_announce(s, false);
 }
 
+void tracker_device(struct tracker *t, uint64_t id, const char *device)
+{
+    struct tracked *s = tracked_find(t, id);
+
+    if (!s || strcmp(s->info.device, device) == 0)
+        return;
+    text_copy(s->info.device, sizeof(s->info.device), device);
+    store_session_update(t->store, &s->info);
+    tracked_announce(s, false);
+}
+
 void tracker_recording(struct tracker *t, uint64_t id, enum recording_state state)
 {
     struct tracked *s = tracked_find(t, id);

@@ -52,6 +52,7 @@ MUST_CHECK int tracker_adopt(struct tracker *t, uint64_t id, const struct policy
 void tracker_ready(struct tracker *t, uint64_t id);   /* connecting -> active */
 void tracker_resumed(struct tracker *t, uint64_t id); /* the relay saw input while idle or warned */
 void tracker_channels(struct tracker *t, uint64_t id, const char *channels);
+void tracker_device(struct tracker *t, uint64_t id, const char *device); /* known late */
 void tracker_recording(struct tracker *t, uint64_t id, enum recording_state state);
 /* The end, once: with the relay's own account of it, or reason END_RELAY_CRASHED when it vanished.
  * If an end was asked for before, that reason, author and text stay. */

@@ -261,6 +261,7 @@ struct link_event {
 struct link_desktop { /* since version 3; RDP: the capabilities were exchanged, anew at each size */
     char channels[CHANNELS_TEXT_MAX]; /* "desktop,clipboard,sound" */
     char text[SESSION_TEXT_MAX];      /* client, size, security of both legs */
+    char device[SESSION_DEVICE_MAX];  /* since version 4: behind NLA, the client says it late */
 };
 
 struct link_nla_ask { /* since version 4; RDP: is NLA for this client? Answered by NLA_CHOICE */

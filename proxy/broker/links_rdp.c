@@ -24,6 +24,10 @@ void link_on_desktop(struct relay_link *l, struct link_message *m, int *fds)
 {
     (void)fds;
     tracker_channels(l->links->broker->tracker, l->session_id, m->desktop.channels);
+    if (m->desktop.device[0]) {
+        text_copy(l->device, sizeof(l->device), m->desktop.device);
+        tracker_device(l->links->broker->tracker, l->session_id, l->device);
+    }
     link_note(l, "desktop", m->desktop.text);
 }
 

@@ -167,7 +167,8 @@ static const struct field fields_recording_state[] = {
     TEXT(recording_state.text),
 };
 static const struct field fields_resumed[] = {U8(resumed.unused, 0)};
-static const struct field fields_desktop[] = {TEXT(desktop.channels), TEXT(desktop.text)};
+static const struct field fields_desktop[] = {TEXT(desktop.channels), TEXT(desktop.text),
+                                              TEXT_SINCE(desktop.device, 4)};
 static const struct field fields_nla_ask[] = {TEXT(nla_ask.cookie)};
 static const struct field fields_nla_login[] = {TEXT(nla_login.device), BLOB(nla_login.key)};
 static const struct field fields_nla_choice[] = {U8(nla_choice.nla, LINK_NLA_ONLY)};

@@ -260,6 +260,7 @@ void relay_desktop(struct relay *r, const char *channels, const char *text)
 
     text_copy(d->channels, sizeof(d->channels), channels);
     text_copy(d->text, sizeof(d->text), text);
+    text_copy(d->device, sizeof(d->device), r->device);
     uplink_put(r, OUTBOX_LATEST);
 }
 

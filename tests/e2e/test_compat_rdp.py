@@ -3,6 +3,7 @@ Real clients to real servers: each pair connects, shows what the target's own di
 and clicks arrive there.
 """
 import itertools
+import os
 import re
 import shutil
 
@@ -11,7 +12,7 @@ import pytest
 import harness
 import rdp_peers as peers
 import rdp_servers as servers
-from compat import row
+from compat import needs, row
 from harness import wait_until
 from rdp_fixtures import *
 
@@ -27,7 +28,8 @@ def proxy(scratch, place):
     p = harness.Proxy(scratch, options).start()
     try:
         p.rdp_port = port
-        p.add_user("alice", password=PASSWORD)
+        p.add_user("alice", password=PASSWORD).add_user("nora", password=PASSWORD)
+        p.do("user", "set", "nora", "--rdp-nla", "on", "--password-stdin", input=PASSWORD + "\n")
         yield p
         p.assert_clean_log()
     finally:
@@ -43,7 +45,7 @@ def make_server(proxy, kind, place, name, *more, account="bob", secret="target-s
         proxy.do("target", "add", name, "--type", "rdp", "--address", server.address, "--account",
                  account, "--auth", "password", "--secret-stdin", "--accept-new", *more,
                  input=secret + "\n")
-        proxy.grant("alice", name)
+        proxy.grant("alice", name).grant("nora", name)
         yield server
     finally:
         server.finish()
@@ -114,16 +116,17 @@ def click(client):
     client.move(300, 200, "click", "1")
 
 
-def pair(program, clients, place, screen, proxy, server, target, *extra, look=True, codec=None):
+def pair(program, clients, place, screen, proxy, server, target, *extra, look=True, codec=None,
+         user="alice"):
     """Connect, look, click, type, and leave. codec: a pattern of the client's log that must be
     there when the desktop has changed."""
     before = len(proxy.history())
-    c = start_client(program, place, screen, proxy.rdp_port, "alice+" + target, PASSWORD,
-                     *extra)
+    c = start_client(program, place, screen, proxy.rdp_port, user + "+" + target, PASSWORD, *extra)
     clients.append(c)
     live = proxy.wait_sessions(1, "active")[0]
-    assert (live["user"], live["resourceName"], live["resourceType"]) == ("alice", target, "rdp")
-    assert live["device"] and live["ipAddress"] == "127.0.0.1"
+    assert (live["user"], live["resourceName"], live["resourceType"]) == (user, target, "rdp")
+    assert live["ipAddress"] == "127.0.0.1"
+    wait_until(lambda: proxy.sessions()[0]["device"], "the client's name")
     events = server.events()
     try:
         if look:
@@ -143,7 +146,7 @@ def pair(program, clients, place, screen, proxy, server, target, *extra, look=Tr
         expected = ("admin-ended", harness.ADMIN)
     else:
         c.close_window()
-        expected = ("user-exit", "alice")
+        expected = ("user-exit", user)
     end = ended(proxy, before + 1)
     assert (end["id"], end["endReason"], end["endedBy"]) == (live["id"], *expected), end
 
@@ -240,3 +243,85 @@ def test_codecs(clients, place, screen, proxy, shadow, program, mode):
 def test_progressive(clients, place, screen, proxy, shadow3, program, mode):
     """The graphics pipeline with progressive RemoteFX, and with plain RemoteFX (xfreerdp 3)."""
     pair_by_codec(program, SHADOW3_MODES[mode], clients, place, screen, proxy, shadow3, "shadow3")
+
+
+# ---- NLA at the door ----
+
+@row("xfreerdp 2, xfreerdp 3 to xrdp 0.9 (TLS) and freerdp-shadow 2 (NLA)")
+@pytest.mark.parametrize("program", PROGRAMS[:2])
+@pytest.mark.parametrize("back", ["tls", "nla"])
+def test_nla_at_the_door(clients, place, screen, proxy, xvnc, shadow_nla, program, back):
+    """The client insists on NLA; the target has TLS, or insists on NLA itself."""
+    server, target = (xvnc, "xvnc") if back == "tls" else (shadow_nla, "shadow-nla")
+    pair(program, clients, place, screen, proxy, server, target, "/sec:nla", user="nora")
+
+
+@row("xfreerdp 2, xfreerdp 3", result="refused", note="the client says that the logon failed")
+@pytest.mark.parametrize("program", PROGRAMS[:2])
+def test_nla_with_a_wrong_password(clients, place, screen, proxy, xvnc, program):
+    """NLA refuses before there is a desktop; no session, an event."""
+    before = len(proxy.events("login-failed"))
+    c = start_client(program, place, screen, proxy.rdp_port, "nora+xvnc", "wrong", "/sec:nla")
+    clients.append(c)
+    c.wait()
+    assert "LOGON_FAILURE" in c.log(), c.log()
+    assert len(proxy.events("login-failed")) == before + 1 and proxy.sessions() == []
+
+
+# ---- files that are double-clicked ----
+
+@row("xfreerdp 2, xfreerdp 3 with the .rdp file of `sallyctl target rdpfile`")
+@pytest.mark.parametrize("program", PROGRAMS[:2])
+def test_an_rdp_file(clients, place, screen, proxy, xvnc, program):
+    """The file says where, who and which target; only the password is asked for."""
+    path = os.path.join(place, "xvnc.rdp")
+    with open(path, "w") as f:
+        f.write(proxy.do("target", "rdpfile", "xvnc", "--user", "alice", "--address",
+                         "127.0.0.1:%d" % proxy.rdp_port))
+    argv = ["xfreerdp"] if program == "xfreerdp" else servers.freerdp3("xfreerdp3")
+    clients.append(peers.Client([*argv, path, "/p:" + PASSWORD, "/cert:ignore", "-decorations",
+                                 "/size:1024x768"], place, screen))
+    live = proxy.wait_sessions(1, "active")[0]
+    assert (live["user"], live["resourceName"]) == ("alice", "xvnc")
+    wait_until(lambda: xvnc.pattern.likeness(screen.picture(), xvnc.truth()) >= 0.97,
+               "the target's picture", every=0.3)
+    clients[0].close_window()
+    proxy.wait_sessions(0)
+
+
+REMMINA = """[remmina]
+name=xvnc
+protocol=RDP
+server=127.0.0.1:%d
+username=alice+xvnc
+password=%s
+cert_ignore=1
+resolution_mode=2
+resolution_width=1024
+resolution_height=768
+viewmode=4
+"""
+
+
+@row("Remmina 1.4 to xrdp 0.9")
+@needs("remmina")
+@needs("dbus-run-session", "dbus-daemon")
+def test_remmina(place, screen, proxy, xvnc, tmp_path):
+    """`remmina -c FILE.remmina`: the desktop, and the notice at its end."""
+    before = len(proxy.history())
+    path = tmp_path / "xvnc.remmina"
+    path.write_text(REMMINA % (proxy.rdp_port, PASSWORD))
+    env = dict(screen.env(), HOME=str(tmp_path), XDG_RUNTIME_DIR=str(tmp_path), GDK_BACKEND="x11",
+               NO_AT_BRIDGE="1", LC_ALL="C.UTF-8")
+    c = peers.Process(["dbus-run-session", "--", "remmina", "-c", path],
+                      os.path.join(place, "remmina.log"), env)
+    try:
+        live = proxy.wait_sessions(1, "active")[0]
+        assert (live["user"], live["resourceName"]) == ("alice", "xvnc")
+        wait_until(lambda: xvnc.pattern.likeness(screen.picture(), xvnc.truth()) >= 0.9,
+                   "the target's picture", every=0.3)  # a bar of its own is at the top
+        proxy.do("session", "end", live["id"], "-y")
+        shows_notice(screen)
+        assert ended(proxy, before + 1)["endReason"] == "admin-ended"
+    finally:
+        c.stop()
