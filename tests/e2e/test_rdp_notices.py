@@ -46,7 +46,6 @@ MODES = {
 }
 PURPLE = (0x99, 0x33, 0x66)
 NAMED = ("message-box", "message-banner", "kicked")  # the words have an admin's name in them
-SLOW = 2 if harness.SANITIZED else 1
 
 
 # ---- references ----
@@ -201,6 +200,11 @@ class Session:
     def pointer_changes(self, to_badge):
         wait_until(lambda: has_badge(self.screen.pointer()) == to_badge,
                    "%s: a pointer %s a badge" % (self.mode, "with" if to_badge else "without"))
+        if to_badge and PICTURES:
+            width, height, pixels = self.screen.pointer()
+            rows = [b"".join(bytes(p[:3] if p[3] else BLUE) for p in pixels[y * width:(y + 1) * width]
+                             for _ in range(8)) for y in range(height) for _ in range(8)]
+            write_png(os.path.join(PICTURES, "badge-%s.png" % self.mode), 8 * width, 8 * height, rows)
 
     def ended(self):
         got = {"exit": self.client.wait(), "info": self.client.error_info(), "log": self.client.log()}
@@ -377,8 +381,8 @@ def warned_and_ended(s):
 
 @pytest.fixture(scope="module")
 def idled(where, still):
-    return run(where, still, {"idle": {"idle_after": "1s", "warn_after": "%ds" % (3 * SLOW),
-                                       "disconnect_after": "%ds" % (9 * SLOW)}}, warned_and_ended)
+    return run(where, still, {"idle": {"idle_after": "1s", "warn_after": "3s",
+                                       "disconnect_after": "9s"}}, warned_and_ended)
 
 
 @each_mode
@@ -396,7 +400,7 @@ def outlived(s):
 
 @pytest.fixture(scope="module")
 def too_long(where, still):
-    return run(where, still, {"limits": {"max_duration": "%ds" % (10 * SLOW)}}, outlived)
+    return run(where, still, {"limits": {"max_duration": "15s"}}, outlived)
 
 
 @each_mode
