@@ -196,34 +196,6 @@ def test_idle_is_what_no_human_does(make_rdp, xrdp, clients, place, screen):
     assert len(p.events("idle-warning")) == 2
 
 
-def test_a_warning_goes_away(make_rdp, xrdp, clients, place, screen):
-    p = add_target(make_rdp({"idle": dict(QUICK, disconnect_after="60s")}), "win01", xrdp)
-    c = connect(clients, place, screen, p)
-    p.wait_sessions(1, "active")
-    shows(screen, BLUE, (10, 10, 1000, 740))
-    shows_notice(screen)
-    c.key("a")
-    shows(screen, BLUE, (10, 10, 1000, 740))
-
-
-def test_a_message(proxy, clients, place, screen):
-    connect(clients, place, screen, proxy)
-    proxy.wait_sessions(1, "active")
-    shows(screen, BLUE, (10, 10, 1000, 740))
-    proxy.do("session", "message", "--all", "reboot at 18:00")
-    shows_notice(screen)
-
-
-def test_maximum_length(make_rdp, xrdp, clients, place, screen):
-    p = add_target(make_rdp({"limits": {"max_duration": "3s"}}), "win01", xrdp)
-    c = connect(clients, place, screen, p)
-    p.wait_sessions(1, "active")
-    shows_notice(screen)
-    c.wait()
-    assert c.error_info() == "LOGON_TIMEOUT", c.log()
-    assert ended(p)["endReason"] == "max-duration"
-
-
 def test_shutdown_tells_the_user(proxy, clients, place, screen):
     connect(clients, place, screen, proxy)
     proxy.wait_sessions(1, "active")
