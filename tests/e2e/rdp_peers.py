@@ -21,6 +21,7 @@ from harness import IS_ROOT, alive, free_port, listens, run, wait_until
 
 XFREERDP = shutil.which("xfreerdp") or shutil.which("xfreerdp3") or "xfreerdp"
 SHADOW = shutil.which("freerdp-shadow-cli") or shutil.which("freerdp-shadow-cli3") or ""
+WINPR_HASH = shutil.which("winpr-hash") or "winpr-hash3"
 NOTICE_BORDER = (232, 176, 74)  # of draw.c
 NOTICE_GROUND = (32, 48, 63)
 
@@ -166,7 +167,8 @@ class Picture:
     """A picture of xwd: a head, colors, then four bytes a pixel, blue first."""
     def __init__(self, xwd):
         head = struct.unpack(">25I", xwd[:100])
-        assert head[1] == 7 and head[11] == 32 and head[7] == 0, "xwd of another kind"
+        # with windows of several visuals xwd says 24 bits a pixel and writes 32
+        assert head[1] == 7 and head[7] == 0 and head[12] == head[4] * 4, "xwd of another kind"
         self.width, self.height, self.stride = head[4], head[5], head[12]
         self.raw = xwd[head[0] + 12 * head[19]:]
 
@@ -296,7 +298,7 @@ class Shadow:
             with open(sam, "w") as f:
                 f.write("nobody:::00000000000000000000000000000000:::\n")
                 for user, password in self.users.items():
-                    f.write(run("winpr-hash", "-u", user, "-p", password, "-f", "sam").stdout)
+                    f.write(run(WINPR_HASH, "-u", user, "-p", password, "-f", "sam").stdout)
             argv.append("/sam-file:" + sam)
         env = dict(self.display.env(), HOME=self.dir, XDG_CONFIG_HOME=os.path.join(self.dir, "config"))
         self.process = Process([*argv, *self.extra], os.path.join(self.dir, "shadow.log"), env)

@@ -412,7 +412,7 @@ def subject(p):
         return None
     text = subprocess.run(["openssl", "x509", "-inform", "der", "-noout", "-subject"], input=der,
                           capture_output=True, check=True).stdout.decode()
-    return text.split("CN = ")[1].strip()
+    return text.replace(" ", "").split("CN=")[1].strip()
 
 
 # ---- bad input ----

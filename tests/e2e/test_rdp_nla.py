@@ -367,7 +367,7 @@ def test_on_pending_off(bare, place, screen, clients):
 
 def test_what_is_kept_and_shown(bare, tmp_path):
     p = bare
-    hashed = subprocess.run(["winpr-hash", "-u", "alice", "-p", PASSWORD], capture_output=True,
+    hashed = subprocess.run([peers.WINPR_HASH, "-u", "alice", "-p", PASSWORD], capture_output=True,
                             text=True, check=True).stdout.strip()[-32:]
     everything = "".join(p.do(*words) for words in (
         ("dump",), ("user", "show", "alice", "-o", "json"), ("user", "ls", "-o", "wide"),
