@@ -22,6 +22,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import harness  # noqa: E402
+import export  # noqa: E402
 import rdp  # noqa: E402
 from figures import (cpu, cpu_with_reaped, highest, private_memory, report, rows,  # noqa: E402
                      run_time)
@@ -401,7 +402,7 @@ class Bench:
 
 
 SSH_FIGURES = ("bulk", "jumps", "recorded", "echo", "logins", "storms", "silent", "idle")
-FIGURES = SSH_FIGURES + rdp.FIGURES
+FIGURES = SSH_FIGURES + rdp.FIGURES + export.FIGURES
 
 
 def measure(make, names, quick):
@@ -430,6 +431,7 @@ def main():
     try:
         measure(Bench, [n for n in names if n in SSH_FIGURES], args.quick)
         measure(rdp.Bench, [n for n in names if n in rdp.FIGURES], args.quick)
+        measure(export.Bench, [n for n in names if n in export.FIGURES], args.quick)
     finally:
         harness.remove_bin_dir()
     return 0 if all(rows) else 1

@@ -146,7 +146,9 @@ def record(p, clients, place, screen, write_text, server, login, size, *options,
     shows(screen, BLUE, (20, 440, size[0] - 40, size[1] - 20), 0.95)
     write_text(server)
     wait_until(lambda: screen.picture().share((255, 255, 255), TEXT_BOX) > 0.7, "text at the client")
-    c.move(size[0] - 30, size[1] - 30)
+    before = p.sessions()[0]["bytesIn"]
+    wait_until(lambda: c.move(size[0] - 35, size[1] - 35) or c.move(size[0] - 30, size[1] - 30) or
+               p.sessions()[0]["bytesIn"] > before + 10, "the pointer moves", every=0.3)
     live = quiet(screen, (0, 0, size[0] - 60, size[1] - 60))
     time.sleep(1)  # a part of the session in which nothing is drawn
     c.stop()

@@ -132,6 +132,8 @@ static void test_index_longest(void **state)
     (void)state;
     assert_int_equal(index_longest(bytes_of(fd), &identity, &at_us), 0);
     assert_int_equal(at_us, 0);
+    assert_int_equal(index_end_time(bytes_of(fd), &identity, &at_us), 0);
+    assert_int_equal(at_us, 30 * S);
     close(fd);
 }
 
@@ -299,7 +301,7 @@ static void test_restarts(void **state)
         assert_int_equal(scan.max_width, 1024);
         assert_int_equal(scan.max_height, 900);
         assert_int_equal(scan.first_height, 768);
-        assert_int_equal(scan.end_us, 6 * S);
+        assert_int_equal(scan.end_us, 9 * S); /* it stood still */
     }
 }
 

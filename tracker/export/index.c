@@ -176,6 +176,20 @@ int index_longest(struct cursor file, const struct index_identity *identity, uin
     return has_any && end.begin_us == 0 && end.covered_us >= end.end_us ? 0 : ERR_NOT_FOUND;
 }
 
+int index_end_time(struct cursor file, const struct index_identity *identity, uint64_t *end_us)
+{
+    struct index_end end = {0, 0, 0};
+    struct index_key key;
+    enum parse p;
+
+    if (index_head(&file, identity) != PARSE_OK)
+        return ERR_NOT_FOUND;
+    while ((p = index_next(&file, &key, &end)) == PARSE_OK)
+        ;
+    *end_us = end.end_us;
+    return p == PARSE_MORE && end.covered_us >= end.end_us ? 0 : ERR_NOT_FOUND;
+}
+
 /* ---- writing ---- */
 
 struct index_writer {

@@ -59,6 +59,9 @@ MUST_CHECK int index_find(struct cursor file, const struct index_identity *ident
 /* When the picture came that stood longest, of an index of the whole recording. */
 MUST_CHECK int index_longest(struct cursor file, const struct index_identity *identity,
                              uint64_t *at_us);
+/* Where the recording ends, of an index that reaches that far. */
+MUST_CHECK int index_end_time(struct cursor file, const struct index_identity *identity,
+                              uint64_t *end_us);
 
 /* ---- writing ---- */
 

@@ -275,9 +275,11 @@ static int answer_from_index(struct job *j)
         return 0;
     if (j->mode == MODE_THUMBNAIL && index_longest(file, &j->identity, &at_us) < 0)
         return 0;
+    if (at_us == TO_THE_END && index_end_time(file, &j->identity, &at_us) < 0)
+        return 0;
     if (index_find(file, &j->identity, at_us, &s, &key) < 0)
         return 0;
-    is_exact = at_us < key.until_us || at_us == key.at_us;
+    is_exact = at_us <= key.until_us;
     if (!is_exact && (j->is_exact || at_us - key.at_us > INDEX_NEAR_US))
         return 0;
     r = write_picture(j, is_exact ? at_us : key.at_us, &s, is_exact);

@@ -15,6 +15,7 @@
 #include "proxy/rdp/wire.h"
 
 #define SIDE_MAX               16384
+#define DURATION_MAX_MS        ((uint64_t)366 * 24 * 3600 * 1000)
 #define UPDATE_SURFCMDS        4
 #define PACKET_COMPRESSED      0x20
 #define PACKET_FLUSHED         0x80
@@ -141,6 +142,13 @@ static void on_channels(struct walk *w, const struct desktop_record *r)
             w->drdynvc = c->list[i].number;
 }
 
+/* A desktop may stand still at its end for as long as there can be a session. */
+static uint64_t last_of(uint64_t record_us, uint64_t duration_ms)
+{
+    return duration_ms <= DURATION_MAX_MS && duration_ms * 1000 > record_us ? duration_ms * 1000
+                                                                            : record_us;
+}
+
 int scan_recording(struct recording_reader *reader, uint64_t until_us, struct scan *out, char *err,
                    size_t err_len)
 {
@@ -163,6 +171,7 @@ int scan_recording(struct recording_reader *reader, uint64_t until_us, struct sc
         number++;
     }
     accept(&w);
+    out->end_us = last_of(out->end_us, recording_reader_duration_ms(reader));
     if (n < 0)
         snprintf(err, err_len, "cannot read the recording: %s", error_text(n));
     else if (out->channels.io == 0 || out->first_width == 0)

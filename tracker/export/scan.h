@@ -14,7 +14,7 @@
 #include "tracker/recording/desktop.h"
 
 struct scan {
-    uint64_t end_us;                    /* of the last record */
+    uint64_t end_us;                    /* of the last record, or of the session when it is later */
     uint16_t first_width, first_height; /* of the first desktop */
     uint16_t max_width, max_height;     /* of all of them */
     uint64_t restart_us;     /* the last point up to `until_us` where decoding can begin */

@@ -609,6 +609,11 @@ void recording_reader_size(const struct recording_reader *r, uint16_t *cols, uin
     *rows = recording_reader_is_desktop(r) ? r->head.rows : clamp_size(r->head.rows);
 }
 
+uint64_t recording_reader_duration_ms(const struct recording_reader *r)
+{
+    return r->has_end ? r->end.duration_ms : 0;
+}
+
 void recording_reader_close(struct recording_reader *r)
 {
     if (!r)

@@ -121,6 +121,8 @@ MUST_CHECK int recording_reader_next(struct recording_reader *r, struct recordin
  * number in *frame). text explains. */
 enum recording_end recording_reader_end(const struct recording_reader *r, uint64_t *frame,
                                         char *text, size_t text_len);
+/* After the end: how long it lasted, by its end record; 0 without one. */
+uint64_t recording_reader_duration_ms(const struct recording_reader *r);
 void recording_reader_close(struct recording_reader *r);
 
 /* The whole as plain asciicast v2 to out (a FILE of stdio, borrowed), at_s > 0 starts there. */
