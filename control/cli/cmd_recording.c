@@ -16,6 +16,7 @@
 
 #include "control/cli/cli.h"
 #include "control/cli/desktop_export.h"
+#include "control/cli/desktop_play.h"
 #include "control/cli/fetch.h"
 #include "control/cli/output.h"
 #include "control/cli/play.h"
@@ -225,29 +226,71 @@ static int say_end(struct cli *cli, const json_t *row, enum play_result result, 
     }
 }
 
-static int play_found(struct cli *cli, const json_t *row, const struct play_options *options)
+/* Of a desktop there is a port; of a terminal the terminal, or raw bytes. */
+static int check_play(const struct cli *cli, bool is_desktop)
 {
-    char text[512] = "", *path = NULL;
+    static const char *const of_desktops[] = {"port", "no-viewer"};
+    bool raw = cli_has(cli, "raw");
+    const char *id = cli_operand(cli, 0);
+
+    if (is_desktop && raw)
+        return cli_usage(cli, "--raw is for terminals; recording %s is a desktop's", id);
+    if (is_desktop)
+        return CLI_DONE;
+    for (size_t i = 0; i < sizeof(of_desktops) / sizeof(of_desktops[0]); i++)
+        if (cli_has(cli, of_desktops[i]))
+            return cli_usage(cli, "--%s is for desktops; recording %s is a terminal's",
+                             of_desktops[i], id);
+    if (!raw && !isatty(STDOUT_FILENO))
+        return cli_usage(cli,
+                         "play needs a terminal; use `sallyctl recording export %s FILE`, or "
+                         "--raw for the exact bytes",
+                         id);
+    if (raw && isatty(STDOUT_FILENO))
+        return cli_usage(cli, "--raw does not go onto a terminal, which recorded bytes could "
+                              "drive; redirect it, or play without --raw");
+    return CLI_DONE;
+}
+
+static int play_path(struct cli *cli, const json_t *row, const char *path,
+                     const struct play_options *options)
+{
+    struct desktop_play desktop = {.id = json_string_value(json_object_get(row, "id")),
+                                   .path = path,
+                                   .options = options,
+                                   .port = cli_value(cli, "port"),
+                                   .has_viewer = !cli_has(cli, "no-viewer")};
+    bool is_desktop = desktop_export_is_for(path);
+    char text[512] = "";
     double position_s = 0;
     enum play_result result;
-    int rc = find_path(cli, row, &path);
+    int rc = check_play(cli, is_desktop);
 
-    if (rc != CLI_DONE) {
-        free(path);
+    if (rc != CLI_DONE)
         return rc;
-    }
-    if (cli_has(cli, "raw"))
+    if (is_desktop)
+        result = desktop_play(&desktop, text, sizeof(text), &position_s);
+    else if (cli_has(cli, "raw"))
         result = play_raw(path, options->at_s, text, sizeof(text));
     else
         result = play_recording(path, options, text, sizeof(text), &position_s);
-    free(path);
     return say_end(cli, row, result, text, position_s);
+}
+
+static int play_found(struct cli *cli, const json_t *row, const struct play_options *options)
+{
+    char *path = NULL;
+    int rc = find_path(cli, row, &path);
+
+    if (rc == CLI_DONE)
+        rc = play_path(cli, row, path, options);
+    free(path);
+    return rc;
 }
 
 int cmd_recording_play(struct cli *cli)
 {
     struct play_options options = {.speed = 1, .idle_limit_s = 2, .at_s = 0};
-    bool raw = cli_has(cli, "raw");
     json_t *row = NULL;
     int rc = get_seconds(cli, "speed", false, &options.speed);
 
@@ -259,14 +302,6 @@ int cmd_recording_play(struct cli *cli)
         return rc;
     if (options.speed < PLAY_SPEED_MIN || options.speed > PLAY_SPEED_MAX)
         return cli_usage(cli, "--speed goes from %g to %g", PLAY_SPEED_MIN, PLAY_SPEED_MAX);
-    if (!raw && !isatty(STDOUT_FILENO))
-        return cli_usage(cli,
-                         "play needs a terminal; use `sallyctl recording export %s FILE`, or "
-                         "--raw for the exact bytes",
-                         cli_operand(cli, 0));
-    if (raw && isatty(STDOUT_FILENO))
-        return cli_usage(cli, "--raw does not go onto a terminal, which recorded bytes could "
-                              "drive; redirect it, or play without --raw");
     rc = find(cli, cli_operand(cli, 0), &row);
     if (rc == CLI_DONE)
         rc = play_found(cli, row, &options);

@@ -94,6 +94,10 @@ static const struct cli_option recording_play_options[] = {
     {"at", 0, VALUE_TEXT, "POSITION", NULL, "Begin at SS, MM:SS or HH:MM:SS."},
     {"raw", 0, VALUE_NONE, NULL, NULL,
      "Write the recorded bytes as they are, at once, unfiltered; not onto a terminal."},
+    {"port", 0, VALUE_COUNT, "PORT", NULL,
+     "Serve a desktop on this loopback port. Default: one that is free."},
+    {"no-viewer", 0, VALUE_NONE, NULL, NULL,
+     "Of a desktop: start no xfreerdp, but wait for a client."},
     END,
 };
 
@@ -294,7 +298,9 @@ const struct cli_command cli_commands[] = {
     {"recording ls", NULL, "", "", 0, 0, CLI_LIST, recording_ls_options, cmd_recording_ls,
      "List recordings, newest first."},
     {"recording play", "play", "ID", "@recordings", 1, 1, 0, recording_play_options,
-     cmd_recording_play, "Play a recording in the terminal (42, or 42.2 for the second)."},
+     cmd_recording_play,
+     "Play a recording (42, or 42.2 for the second): a terminal's in the terminal, a desktop's for "
+     "an RDP client."},
     {"recording export", NULL, "ID FILE", "@recordings @files", 2, 2, 0, recording_export_options,
      cmd_recording_export,
      "Write a recording: a terminal's as asciicast v2 (FILE - is stdout), a desktop's as .mp4 or "

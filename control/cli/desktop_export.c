@@ -21,6 +21,7 @@
 
 #include "control/cli/keep.h"
 #include "control/cli/output.h"
+#include "control/cli/program.h"
 #include "control/cli/when.h"
 #include "tracker/recording/desktop.h"
 
@@ -296,20 +297,6 @@ static void listen_to(struct work *w, int fd)
 
 /* ---- the program ---- */
 
-/* Beside sallyctl, as after a build; otherwise where it is installed. */
-static void find_program(char *dst, size_t len)
-{
-    ssize_t n = readlink("/proc/self/exe", dst, len - sizeof(PROGRAM) - 1);
-
-    dst[n > 0 ? n : 0] = '\0';
-    if (strrchr(dst, '/')) {
-        snprintf(strrchr(dst, '/') + 1, sizeof(PROGRAM), PROGRAM);
-        if (access(dst, X_OK) == 0)
-            return;
-    }
-    snprintf(dst, len, "%s/" PROGRAM, SALLYPORT_LIBEXECDIR);
-}
-
 struct args {
     const char *list[ARGS_MAX];
     char numbers[ARGS_MAX][NUMBER_LEN];
@@ -392,7 +379,7 @@ static int start(struct work *w, pid_t *pid, int *report)
     char path[512];
     int ends[2];
 
-    find_program(path, sizeof(path));
+    program_find(PROGRAM, path, sizeof(path));
     if (access(path, X_OK) < 0) {
         cli_error("%s is not there: this Sallyport was built without it (it needs the FreeRDP and "
                   "FFmpeg libraries)",

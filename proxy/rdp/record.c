@@ -22,8 +22,6 @@
 #include "proxy/relay/sandbox.h"
 #include "tracker/recording/desktop.h"
 
-#define CHUNK_FIRST             0x00000001u /* 2.2.6.1.1 */
-#define CHUNK_COMPRESSED        0x00200000u
 #define CHANNEL                 1 /* of the session: an RDP session has one recording */
 #define INPUT_BATCH             64
 #define CAPABILITY_GENERAL      1 /* 2.2.7.1.1 */
@@ -33,7 +31,7 @@
 #define WITHHELD_TEXT \
     "a part of the session was compressed where it was not allowed, and is left out"
 
-enum { COMMAND_CREATE = 1, COMMAND_CLOSE = 4, COMMAND_CAPABILITIES = 5 };
+#define DVC_CAPABILITIES 5
 
 /* Dynamic channels that make pictures, by the beginning of their names. */
 static const char *const dynamic_names[] = {
@@ -230,45 +228,27 @@ static bool opens(struct rdp_record *r, struct cursor message)
     return true;
 }
 
-/* Command and channel of a message, [MS-RDPEDYC] 2.2.1. */
-static bool take_head(struct cursor c, uint8_t *command, uint32_t *channel)
-{
-    uint8_t head, low;
-    uint16_t middle;
-
-    if (!cursor_u8(&c, &head))
-        return false;
-    *command = head >> 4;
-    if ((head & 3) == 0 && cursor_u8(&c, &low))
-        *channel = low;
-    else if ((head & 3) == 1 && cursor_le16(&c, &middle))
-        *channel = middle;
-    else
-        return (head & 3) >= 2 && cursor_le32(&c, channel);
-    return true;
-}
-
 /* A message of drdynvc, as far as its first chunk goes. */
 static bool is_message_kept(struct rdp_record *r, struct cursor message)
 {
-    uint32_t channel;
-    uint8_t command;
+    struct cursor c = message;
+    struct dvc_head m;
     size_t at;
 
-    if (!take_head(message, &command, &channel))
+    if (!dvc_head_parse(&c, &m))
         return false;
-    switch (command) {
-    case COMMAND_CAPABILITIES:
+    switch (m.cmd) {
+    case DVC_CAPABILITIES:
         return true;
-    case COMMAND_CREATE:
+    case DVC_CREATE:
         return opens(r, message);
-    case COMMAND_CLOSE:
-        if (!find_dynamic(r, channel, &at))
+    case DVC_CLOSE:
+        if (!find_dynamic(r, m.channel, &at))
             return false;
         r->dynamic[at] = r->dynamic[--r->dynamic_count];
         return true;
     default:
-        return find_dynamic(r, channel, &at);
+        return find_dynamic(r, m.channel, &at);
     }
 }
 
@@ -280,12 +260,12 @@ static enum keep keep_dynamic(struct rdp_session *s, struct cursor data)
 
     if (!cursor_le32(&c, &total) || !cursor_le32(&c, &flags))
         return KEEP_NOT;
-    if (flags & CHUNK_COMPRESSED) {
+    if (flags & CHANNEL_COMPRESSED) {
         if (r->unreadable++ == 0)
             rdp_record_notice(s, WITHHELD_TEXT);
         return KEEP_NOT;
     }
-    if (flags & CHUNK_FIRST)
+    if (flags & CHANNEL_FIRST)
         r->is_kept = is_message_kept(r, c);
     return r->is_kept ? KEEP : KEEP_NOT;
 }

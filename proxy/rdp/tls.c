@@ -277,6 +277,22 @@ static bool fill(X509 *cert, EVP_PKEY *key, const char *host)
            X509_sign(cert, key, EVP_sha256()) > 0;
 }
 
+int tls_make(const char *host)
+{
+    EVP_PKEY *key = EVP_RSA_gen(KEY_BITS);
+    X509 *cert = X509_new();
+
+    if (!key || !cert || !fill(cert, key, host)) {
+        X509_free(cert);
+        EVP_PKEY_free(key);
+        return ERR_CRYPTO;
+    }
+    chain[0] = cert;
+    chain_len = 1;
+    private_key = key;
+    return tls_prepare();
+}
+
 int rdp_keygen(const char *host)
 {
     EVP_PKEY *key = EVP_RSA_gen(KEY_BITS);

@@ -24,6 +24,9 @@ MUST_CHECK int tls_prepare(void);
 
 /* The same for a process that is a client only. */
 MUST_CHECK int tls_prepare_client(void);
+/* Instead of tls_load() and tls_prepare(): a key and a certificate of this process's own, for
+ * `host`. */
+MUST_CHECK int tls_make(const char *host);
 
 /* A new connection over the non-blocking socket fd (borrowed), or NULL when out of memory. */
 SSL *tls_server(int fd);

@@ -30,7 +30,7 @@ SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 IS_ROOT = os.geteuid() == 0
 ADMIN = "admin " + pwd.getpwuid(os.geteuid()).pw_name  # who ends and sends, in these tests
 PROGRAMS = ("sallyportd", "sallyctl", "sallyport-ssh", "sallyport-nla", "sallyport-pam",
-            "sallyport-rdp", "sallyport-export")
+            "sallyport-rdp", "sallyport-export", "sallyport-play")
 PATIENCE = float(os.environ.get("SALLYPORT_TEST_PATIENCE", "30"))
 SANITIZED = "sanitize" in os.environ.get("SALLYPORT_TEST_KIND", "")
 
