@@ -118,8 +118,8 @@ build() {
     # Copies, so that system users can run them wherever the clone is, and so that a rebuild does
     # not change what runs.
     mkdir -p "$bin"
-    install -m 755 "$tree/sallyportd" "$tree/sallyport-ssh" "$tree/sallyport-rdp" "$tree/sallyctl" \
-        "$bin/"
+    find "$tree" -maxdepth 1 -type f -name "sally*" -perm -u+x \
+        ! -name "*-options" ! -name "*-keymaps" -exec install -m 755 -t "$bin" {} +
 }
 
 make_programs() {
@@ -127,8 +127,7 @@ make_programs() {
     mkdir -p "$tree"
     say "Building in $tree ..."
     if ! { cmake -S "$repo" -B "$tree" -G Ninja -DSALLYPORT_TESTS=OFF -DSALLYPORT_WERROR=OFF &&
-        cmake --build "$tree" --target sallyportd sallyport-ssh sallyport-rdp sallyctl; } \
-        >"$log" 2>&1; then
+        cmake --build "$tree"; } >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         fail "the build failed; all of it is in $log"
     fi
@@ -406,6 +405,22 @@ warn_old_host_key() {
     fi
 }
 
+# The first RDP target, or how to make one: there is no demo desktop.
+print_desktops() {
+    local name
+    name=$(ctl target ls 2>/dev/null | awk '$2 == "rdp" { print $1; exit }')
+    if [ -n "$name" ]; then
+        say "  xfreerdp /v:127.0.0.1:$rdp_port /u:$admin+$name   # a desktop; or rdesktop, mstsc, Remmina"
+    else
+        say "  Desktops: make an RDP server a target, with the account that it is to be logged in to as:"
+        say "    $1 target add win01 --type rdp --address HOST:3389 \\"
+        say "        --account ACCOUNT --auth password --accept-new"
+        say "    $1 grant add $admin win01"
+        say "    xfreerdp /v:127.0.0.1:$rdp_port /u:$admin+win01"
+    fi
+    say ""
+}
+
 print_commands() {
     local sallyctl
     sallyctl="$(printf '%q --socket %q' "$bin/sallyctl" "$socket")"
@@ -416,11 +431,11 @@ print_commands() {
         say "  ssh -p $ssh_port $admin+demo@127.0.0.1        # a session on the demo target"
     fi
     say "  ssh -p $ssh_port $admin@127.0.0.1             # a menu of targets"
-    say "  xfreerdp /v:127.0.0.1:$rdp_port /u:$admin+TARGET   # an RDP target, when there is one"
     say "  $sallyctl session ls      # who is connected"
     say "  $sallyctl session end ID  # end a session"
     say "  $sallyctl --help"
     say ""
+    print_desktops "$sallyctl"
     if [ -n "$password" ]; then
         say "  User $admin, password $password (shown this once)"
         [ $keys -eq 0 ] || say "  Your public keys in ~/.ssh work too."
