@@ -288,8 +288,7 @@ static void send_welcome(struct relay_link *l)
     w->broker_lost_after_s = c->broker_lost_after_s;
     text_copy(w->separators, sizeof(w->separators),
               l->protocol == PROTOCOL_RDP ? c->rdp_separators : c->ssh_separators);
-    if (l->protocol == PROTOCOL_SSH)
-        text_copy(w->banner, sizeof(w->banner), c->ssh_banner_text);
+    text_copy(w->banner, sizeof(w->banner), c->ssh_banner_text);
     link_jump_welcome(l, w);
     link_say(l);
 }

@@ -97,7 +97,8 @@ static const struct option rows[] = {
      "generated in data_dir at the first start."},
     {"ssh", "banner", OPTION_PATH, OPTION_RELOAD | OPTION_UNSET, MEMBER(ssh_banner), "",
      "/etc/sallyport/banner.txt", 1, 3000, NULL, NULL,
-     "A text file that is shown before the login; 4000 bytes at most."},
+     "A text file that is shown before the login, and on the login screen of RDP; 4000 bytes at "
+     "most."},
     {"ssh", "user_ca", OPTION_PATH, OPTION_RELOAD | OPTION_REPEAT | OPTION_UNSET,
      MEMBER(ssh_user_ca), "", "/etc/sallyport/user_ca.pub", 1, 3000, NULL, NULL,
      "A file of public keys, one a line as in a .pub file: users with an OpenSSH certificate that "
