@@ -2,7 +2,11 @@
 # parses no SSH, relays know no database. Sanitizers bring segments and libraries of their own.
 find_program(READELF readelf)
 if(READELF AND NOT SALLYPORT_SANITIZE AND NOT SALLYPORT_FUZZ)
-  foreach(pair "sallyportd:libssh|libzstd|libncurses" "sallyport-ssh:libsqlite|libjansson|libcrypt\\."
+  set(export_pair "")
+  if(SALLYPORT_HAS_EXPORT)
+    set(export_pair "sallyport-export:libssh|libsqlite|libevent|libjansson|libX11")
+  endif()
+  foreach(pair ${export_pair} "sallyportd:libssh|libzstd|libncurses" "sallyport-ssh:libsqlite|libjansson|libcrypt\\."
       "sallyctl:libssh|libsqlite|libevent" "sallyport-nla:libssh|libsqlite|libjansson|libcrypt\\."
       "sallyport-pam:libssh|libsqlite|libevent|libjansson")
     string(REGEX MATCH "^[a-z-]+" program "${pair}")
