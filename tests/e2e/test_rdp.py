@@ -487,13 +487,6 @@ def test_a_target_that_answers_nonsense(make_rdp, clients, place, screen, answer
     server.close()
 
 
-def test_required_nla_is_refused_at_the_start(make_proxy):
-    p = make_proxy({"rdp": {"enabled": "yes", "nla": "required"}}, start=False)
-    done = harness.run(*p.argv("-t"), env=p.env())
-    assert done.returncode == 1
-    assert "[rdp] nla: is required, which this version cannot do" in done.stderr
-
-
 def test_an_rdp_file(proxy, xrdp, clients, place, screen):
     text = proxy.do("target", "rdpfile", "win01", "--user", "alice", "--address",
                     "127.0.0.1:%d" % proxy.rdp_port)
