@@ -1,6 +1,7 @@
 /*
  * `target rdpfile`: what to give a user of mstsc or Remmina, so that a double click connects. The
- * target travels in the routing token, so that the user name stays the user's own.
+ * target travels in the routing token, so that the user name stays the user's own; with NLA in the
+ * user name.
  */
 #include <stdio.h>
 #include <string.h>
@@ -57,14 +58,38 @@ static int find_address(struct cli *cli, char *dst, size_t len)
     return CLI_DONE;
 }
 
-/* Without NLA mstsc sends a password only when it asks for it itself. */
-static void print(const char *address, const char *user, const char *target)
+/* Whether NLA works for the user: not for one who is not there yet, which is no error. */
+static bool has_nla(struct cli *cli, const char *user)
+{
+    struct conn_error e = {.code = ""};
+    json_t *data = NULL;
+    const char *nla;
+    bool is_on;
+    int64_t id;
+    int rc = conn_send(&cli->conn, "user show", json_pack("{s:s}", "name", user), &id);
+
+    if (rc == 0)
+        rc = conn_reply(&cli->conn, id, &data, &e);
+    conn_error_finish(&e);
+    nla = rc == 0 ? json_string_value(json_object_get(data, "rdpNla")) : NULL;
+    is_on = nla && strcmp(nla, "on") == 0;
+    json_decref(data);
+    return is_on;
+}
+
+/* Without NLA mstsc sends a password only when it asks for it itself. With it the target is in the
+ * user name, because a routing token takes the place of the cookie, by which NLA is chosen. */
+static void print(const char *address, const char *user, const char *target, bool is_nla)
 {
     printf("full address:s:%s\r\n", address);
-    printf("username:s:%s\r\n", user);
-    printf("loadbalanceinfo:s:target=%s\r\n", target);
+    if (is_nla) {
+        printf("username:s:%s+%s\r\n", user, target);
+    } else {
+        printf("username:s:%s\r\n", user);
+        printf("loadbalanceinfo:s:target=%s\r\n", target);
+    }
     printf("prompt for credentials on client:i:1\r\n");
-    printf("enablecredsspsupport:i:0\r\n");
+    printf("enablecredsspsupport:i:%d\r\n", is_nla);
     printf("negotiate security layer:i:1\r\n");
     printf("authentication level:i:2\r\n");
     printf("use redirection server name:i:1\r\n");
@@ -91,6 +116,6 @@ int cmd_target_rdpfile(struct cli *cli)
     }
     json_decref(target);
     if (rc == CLI_DONE)
-        print(address, user, cli_operand(cli, 0));
+        print(address, user, cli_operand(cli, 0), has_nla(cli, user));
     return rc;
 }

@@ -163,6 +163,19 @@ void front_begun(struct rdp_session *s, int fd)
     rdp_want_turn(s);
 }
 
+static void deny(struct rdp_session *s)
+{
+    struct front *f = &s->front;
+
+    if (f->has_login) /* CredSSP is over: there is only this word left */
+        tell_authorized(s, AUTHZ_ACCESS_DENIED);
+    else if (f->has_last && !f->last.failed) /* empty for versions that know no error */
+        tell_client(s, f->last.data, f->last.len);
+    else
+        tell_failure(s);
+    rdp_end(s, END_POLICY, "policy", f->why[0] ? f->why : "the login failed", "");
+}
+
 /* One whole TSRequest, when the last one was answered. */
 static void carry_token(struct rdp_session *s)
 {
@@ -171,13 +184,19 @@ static void carry_token(struct rdp_session *s)
     enum parse r;
     int sent;
 
-    if (s->front.fd < 0 || s->front.is_waiting || s->front.has_login)
+    if ((s->front.fd < 0 && !s->front.is_denied) || s->front.is_waiting || s->front.has_login)
         return;
     r = tsrequest_frame(&in, NLA_TALK_DATA_MAX, &len);
     if (r == PARSE_MORE)
         return;
     if (r != PARSE_OK) {
         break_off(s, "the client's NLA cannot be understood");
+        return;
+    }
+    s->front.has_spoken = true;
+    if (s->front.is_denied) {
+        rdp_leg_use_secret(&s->user, len);
+        deny(s);
         return;
     }
     message.type = NLA_TALK_TOKEN;
@@ -267,17 +286,19 @@ void front_step(struct rdp_session *s)
 
 /* ---- the broker's word ---- */
 
+/* Whoever has not spoken yet would take an answer for a broken connection. */
 static void denied(struct rdp_session *s, const struct link_auth_result *result)
 {
     struct front *f = &s->front;
 
-    if (f->has_login) /* CredSSP is over: there is only this word left */
-        tell_authorized(s, AUTHZ_ACCESS_DENIED);
-    else if (f->has_last && !f->last.failed) /* empty for versions that know no error */
-        tell_client(s, f->last.data, f->last.len);
-    else
-        tell_failure(s);
-    rdp_end(s, END_POLICY, "policy", result->text[0] ? result->text : "the login failed", "");
+    text_copy(f->why, sizeof(f->why), result->text);
+    f->is_denied = true;
+    if (f->has_spoken) {
+        deny(s);
+    } else {
+        f->lost_by_ms = clock_mono_ms() + LOST_MS;
+        rdp_want_timer(s, f->lost_by_ms);
+    }
 }
 
 static void let_in(struct rdp_session *s, bool is_partial)

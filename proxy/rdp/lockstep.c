@@ -62,6 +62,13 @@ bool lockstep_can_end(struct rdp_session *s)
 
 /* ---- up to MCS ---- */
 
+void lockstep_leave(struct rdp_session *s)
+{
+    s->t.is_lockstep = false;
+    s->phase = PHASE_CONNECT;
+    rdp_want_turn(s);
+}
+
 void lockstep_wait(struct rdp_session *s)
 {
     s->t.step = TARGET_CLIENT;

@@ -21,9 +21,9 @@
 #include <sallyport/secret.h>
 
 #include "proxy/rdp/chunks.h"
-#include "proxy/rdp/record.h"
 #include "proxy/rdp/leg.h"
 #include "proxy/rdp/notices.h"
+#include "proxy/rdp/record.h"
 #include "proxy/rdp/redirect.h"
 #include "proxy/rdp/wire.h"
 #include "proxy/relay/relay.h"
@@ -36,14 +36,14 @@ enum phase {
     PHASE_SECURITY,  /* the broker says whether NLA is for this client */
     PHASE_USER_TLS,
     PHASE_USER_NLA,
-    PHASE_CONNECT, /* MCS Connect Initial */
-    PHASE_JOIN,    /* user, channels, Client Info */
-    PHASE_AUTH,    /* the broker checks the password */
-    PHASE_SCREEN,  /* the user is asked, in a session of our own */
-    PHASE_ROUTING, /* the broker resolves and connects */
+    PHASE_CONNECT,     /* MCS Connect Initial */
+    PHASE_JOIN,        /* user, channels, Client Info */
+    PHASE_AUTH,        /* the broker checks the password */
+    PHASE_SCREEN,      /* the user is asked, in a session of our own */
+    PHASE_ROUTING,     /* the broker resolves and connects */
     PHASE_REDIRECTING, /* the target sends the session on: the broker connects */
     PHASE_TARGET,      /* the same steps at the target */
-    PHASE_BACK,    /* it failed, and the broker is told that another one may be chosen */
+    PHASE_BACK,        /* it failed, and the broker is told that another one may be chosen */
     PHASE_RELAYING,
     PHASE_ENDING, /* last words */
     PHASE_OVER    /* relay_finish() was called */
@@ -53,10 +53,13 @@ enum phase {
 struct front {
     int fd; /* to the process of the attempt; -1: none */
     struct event *readable;
-    bool is_waiting;      /* for the answer to a token */
-    bool has_login;       /* the client's password came: who it is is in user_side */
-    bool is_known;        /* and the broker agreed: no other login is asked for */
-    bool has_last;        /* it failed, and `last` is what the client gets */
+    bool has_spoken; /* the client, a first whole TSRequest */
+    bool is_denied;  /* by the broker, with these words: said when the client has spoken */
+    char why[SESSION_TEXT_MAX];
+    bool is_waiting; /* for the answer to a token */
+    bool has_login;  /* the client's password came: who it is is in user_side */
+    bool is_known;   /* and the broker agreed: no other login is asked for */
+    bool has_last;   /* it failed, and `last` is what the client gets */
     struct buffer last;
     struct secret *early; /* owned: the password until the broker agrees */
     bool is_partial;      /* something else must follow, said when the client can hear it */
@@ -118,11 +121,11 @@ struct target_side {
 /* What is known of the desktop; splice.c learns it. */
 struct desktop {
     struct share_facts facts;
-    bool has_demand; /* the target's licensing is over */
+    bool has_demand;    /* the target's licensing is over */
     bool wants_confirm; /* after a stage: nothing of the client passes before it */
-    bool is_active;  /* capabilities exchanged: updates may be sent */
-    bool wants_exit; /* the client asked to shut down */
-    bool is_bye;     /* the client said the ultimatum */
+    bool is_active;     /* capabilities exchanged: updates may be sent */
+    bool wants_exit;    /* the client asked to shut down */
+    bool is_bye;        /* the client said the ultimatum */
     bool is_logged_on;
     uint32_t error_info; /* what the target gave as its reason; 0 none */
     struct dvc_state dvc;
@@ -220,6 +223,8 @@ void front_finish(struct rdp_session *s);
 /* ---- lockstep.c: the client's own steps at the target ---- */
 /* False when a refusal must wait until the client can be told. */
 bool lockstep_can_end(struct rdp_session *s);
+/* The user must be asked before the target is: go on as late splice. */
+void lockstep_leave(struct rdp_session *s);
 /* Logged in at the target: MCS is next. */
 void lockstep_wait(struct rdp_session *s);
 /* The client's Connect Initial, when it is there. */
@@ -242,6 +247,8 @@ void rdp_host_of(const char *address, char *dst, size_t len);
 const char *rdp_split_account(const char *account, char *domain, size_t len);
 /* Where the session is sent on, with s->t.route filled in. */
 void rdp_target_again(struct rdp_session *s, int fd);
+/* The client left lock-step to be asked for the account's password, and is there. */
+void rdp_target_resume(struct rdp_session *s);
 void rdp_target_pinned(struct rdp_session *s, bool is_ok, const char *text);
 void rdp_target_step(struct rdp_session *s, int64_t now_ms);
 void rdp_target_finish(struct rdp_session *s);

@@ -452,13 +452,17 @@ static void ask_secret(struct rdp_session *s)
     s->t.step = TARGET_SECRET;
     s->t.deadline_ms = clock_mono_ms() + SECRET_MS;
     rdp_want_timer(s, s->t.deadline_ms);
-    if (s->t.is_lockstep) /* there is nothing to ask in yet */
-        failf(s,
-              "the password of %s would have to be asked for, which cannot be done with NLA: "
-              "log in to the proxy without NLA",
-              s->t.name);
+    if (s->t.is_lockstep)
+        lockstep_leave(s); /* and rdp_target_resume() when the client can be asked */
     else
         rdp_screen_ask_secret(s);
+}
+
+void rdp_target_resume(struct rdp_session *s)
+{
+    s->phase = PHASE_TARGET;
+    channels_choose(s, s->t.allowed); /* now that there are some */
+    ask_secret(s);
 }
 
 void rdp_target_routed(struct rdp_session *s, const struct link_route_result *route, int fd)

@@ -247,6 +247,8 @@ static void begin_known(struct rdp_session *s)
 
     if (s->ending.is_pending)
         rdp_end(s, s->ending.reason, s->ending.author, s->ending.text, s->ending.sentence);
+    else if (s->t.route)
+        rdp_target_resume(s);
     else
         rdp_user_result(s, &result);
 }

@@ -19,6 +19,7 @@ from nla_peer import (HYBRID_REQUIRED, PROTOCOL_HYBRID, PROTOCOL_HYBRID_EX, PROT
                       SSL_REQUIRED, STATUS_LOGON_FAILURE, NlaClient, error_of, negotiate,
                       ts_request)
 from rdp_fixtures import *
+from test_rdp_screen import enrolled, shows_error, shows_form, shows_list, type_in
 
 pytestmark = pytest.mark.skipif(bool(peers.missing()), reason="missing: %s" % peers.missing())
 
@@ -149,6 +150,48 @@ def test_a_restart_of_the_broker(proxy, clients, place, screen):
     proxy.wait_sessions(2, "active")
 
 
+def test_a_file_for_mstsc(proxy):
+    """A routing token would take the cookie's place, by which NLA is chosen."""
+    text = proxy.do("target", "rdpfile", "win01", "--user", "alice", "--address", "bastion")
+    assert "username:s:alice+win01\n" in text and "enablecredsspsupport:i:1\n" in text
+    assert "loadbalanceinfo" not in text
+    assert "enablecredsspsupport:i:0\n" in proxy.do("target", "rdpfile", "win01", "--user", "nobody")
+
+
+# ---- what must be asked ----
+
+def test_a_second_factor(proxy, clients, place, screen):
+    """NLA cannot ask: the client is served on to a screen that can."""
+    app = enrolled(proxy, "alice")
+    connect(clients, place, screen, proxy, "/sec:nla")
+    shows_form(screen)
+    type_in(screen, app.wrong_code(), "Return")
+    shows_error(screen)
+    type_in(screen, app.code(), "Return")
+    proxy.wait_sessions(1, "active")
+    shows(screen, BLUE, (40, 60, 700, 500))
+    assert logins(proxy) == ["nla, totp"]
+
+
+def test_the_target(proxy, clients, place, screen):
+    connect(clients, place, screen, proxy, "/sec:nla", login="alice")
+    shows_list(screen)
+    type_in(screen, "win01", "Return")
+    assert proxy.wait_sessions(1, "active")[0]["resourceName"] == "win01"
+    shows(screen, BLUE, (40, 60, 700, 500))
+
+
+def test_the_password_of_the_account(proxy, clients, place, screen, guarded):
+    proxy.do("target", "add", "win06", "--type", "rdp", "--address", guarded.address, "--account",
+             "bob", "--auth", "prompt", "--accept-new")
+    proxy.grant("alice", "win06")
+    connect(clients, place, screen, proxy, "/sec:nla", login="alice+win06", size=(800, 600))
+    shows_form(screen)
+    type_in(screen, SECRET, "Return")
+    proxy.wait_sessions(1, "active")
+    shows(screen, BLUE, (250, 250, 500, 500))
+
+
 # ---- refusals ----
 
 def test_wrong_password(proxy, clients, place, screen):
@@ -162,14 +205,20 @@ def test_wrong_password(proxy, clients, place, screen):
 
 def test_a_block_counts_nla(make_rdp, clients, place, screen, xrdp):
     p = add_target(turn_on(make_rdp({"limits": {"source_failures": "3"}})), "win01", xrdp)
-    for n in range(3):
+    for _ in range(6):  # the bucket drains as time goes by
         c = NlaClient(p.rdp_port)
-        assert error_of(c.fail("alice")) == STATUS_LOGON_FAILURE
+        c.say(ts_request(6, nla_peer.ntlm_negotiate()))
+        if error_of(c.hear()) == STATUS_LOGON_FAILURE:
+            break  # at once
+        c.say(ts_request(6, nla_peer.ntlm_authenticate("alice"), os.urandom(48), os.urandom(32)))
+        assert error_of(c.hear()) == STATUS_LOGON_FAILURE
+    else:
+        raise AssertionError("never blocked")
     c = connect(clients, place, screen, p, "/sec:nla")  # the right password does not help now
     c.wait()
     assert LOGON_FAILURE in c.log(), c.log()
     wait_until(lambda: p.events("source-blocked"), "the event")
-    assert logins(p) == [] and len(failures(p, 3)) == 3
+    assert logins(p) == [] and failures(p, 3)
 
 
 @pytest.mark.parametrize("target, words", [("nowhere", "no access"), ("win09", "no access")])
