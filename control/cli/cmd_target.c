@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sallyport/secret.h>
 #include <sallyport/text.h>
 
 #include "control/cli/cli.h"
@@ -165,6 +166,31 @@ static int changed_host_key(struct cli *cli, json_t *args)
     return target_key_fetch(cli, where, false, args);
 }
 
+/* A target that is logged in to with a password needs it at once: asked, when nothing gave it. */
+static int new_secret(struct cli *cli, json_t *args)
+{
+    const char *auth = cli_value(cli, "auth"), *account = cli_value(cli, "account");
+    struct secret secret = {0};
+    char question[256];
+    json_t *text = NULL;
+    int rc;
+
+    if (!auth || strcmp(auth, "password") != 0 || cli_has(cli, "no-secret") ||
+        json_object_get(args, "secret"))
+        return CLI_DONE;
+    snprintf(question, sizeof(question),
+             "Password of %s at %s: ", account ? account : "the account", cli_operand(cli, 0));
+    rc = prompt_password(question, &secret);
+    if (rc == ERR_NOT_FOUND)
+        return cli_usage(cli, "--auth password needs the password: give --secret-stdin and a line");
+    if (rc == 0)
+        text = json_stringn((const char *)secret.data, secret.len);
+    secret_wipe(&secret);
+    if (rc == 0 && !text)
+        cli_error("the secret is not valid UTF-8");
+    return text && json_object_set_new(args, "secret", text) == 0 ? CLI_DONE : CLI_FAILED;
+}
+
 int cmd_target_add(struct cli *cli)
 {
     const char *type = cli_value(cli, "type"), *name = cli_operand(cli, 0);
@@ -182,6 +208,8 @@ int cmd_target_add(struct cli *cli)
     }
     json_object_set_new(args, "type", json_string(type ? type : "ssh"));
     rc = target_args(cli, args);
+    if (rc == CLI_DONE)
+        rc = new_secret(cli, args);
     if (rc == CLI_DONE)
         rc = new_host_key(cli, is_rdp, args);
     if (rc != CLI_DONE) {

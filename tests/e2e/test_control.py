@@ -410,6 +410,21 @@ def test_password_on_a_terminal(proxy, keys):
     assert t.exitstatus == 1
 
 
+def test_secret_of_a_target_on_a_terminal(proxy):
+    """A target with a password asks for it, or says what to give."""
+    words = ("target", "add", "win01", "--type", "rdp", "--address", "127.0.0.1:1", "--account",
+             "bob", "--auth", "password", "--accept-new")
+    t = on_terminal(proxy, *words)
+    t.expect("Password of bob at win01: ")
+    t.sendline("target's own")
+    t.expect("was added")
+    t.expect(pexpect.EOF)
+    assert "target's own" not in t.before
+    assert proxy.json("target", "show", "win01")["hasSecret"] is True
+    done = proxy.ctl(*["win02" if w == "win01" else w for w in words])
+    assert done.returncode == 2 and "--secret-stdin" in done.stderr
+
+
 def test_user_keys(proxy, keys, scratch):
     p = proxy
     public = keys.public("k1")
