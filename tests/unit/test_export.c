@@ -6,15 +6,21 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "proxy/rdp/le.h"
 #include "proxy/rdp/wire.h"
 #include "tracker/export/index.h"
+#include "tracker/export/sandbox.h"
 #include "tracker/export/scan.h"
 #include "tracker/export/shot.h"
 #include "tracker/recording/recording_priv.h"
@@ -324,13 +330,61 @@ static void test_no_desktop(void **state)
     recording_reader_close(reader);
 }
 
+/* ---- the sandbox ---- */
+
+static void *set_flag(void *flag)
+{
+    *(int *)flag = 1;
+    return NULL;
+}
+
+/* What may be done afterwards: a bit each, in a process of its own. */
+static int try_things(void)
+{
+    char err[200];
+    pthread_t thread;
+    int flag = 0, done = 0;
+
+    if (export_sandbox_enter(err, sizeof(err)) < 0)
+        return 1;
+    if (open("/etc/hostname", O_RDONLY) >= 0 || open("/tmp", O_RDONLY | O_DIRECTORY) >= 0)
+        done |= 2;
+    if (socket(AF_UNIX, SOCK_STREAM, 0) >= 0 || socket(AF_INET, SOCK_DGRAM, 0) >= 0)
+        done |= 4;
+    if (fork() >= 0)
+        done |= 8;
+    if (kill(getppid(), 0) == 0)
+        done |= 16;
+    if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
+        done |= 32;
+    /* its own work goes on */
+    if (pthread_create(&thread, NULL, set_flag, &flag) != 0 || pthread_join(thread, NULL) != 0 ||
+        flag != 1)
+        done |= 64;
+    return done;
+}
+
+static void test_sandbox(void **state)
+{
+    pid_t pid = fork();
+    int status = 0;
+
+    (void)state;
+    if (pid == 0)
+        _exit(try_things());
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_index_finds),        cmocka_unit_test(test_index_refuses),
         cmocka_unit_test(test_index_longest),      cmocka_unit_test(test_index_is_bounded),
         cmocka_unit_test(test_pointer_is_clipped), cmocka_unit_test(test_restarts),
-        cmocka_unit_test(test_no_desktop),
+        cmocka_unit_test(test_no_desktop),         cmocka_unit_test(test_sandbox),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,6 +55,16 @@ static const int allowed[] = {
 };
 /* clang-format on */
 
+/* libseccomp's own macros leave a field out, which clang minds. */
+#define IS(n, value)                                                    \
+    {                                                                   \
+        .arg = (n), .op = SCMP_CMP_EQ, .datum_a = (value), .datum_b = 0 \
+    }
+#define MASKED(n, mask, value)                                                      \
+    {                                                                               \
+        .arg = (n), .op = SCMP_CMP_MASKED_EQ, .datum_a = (mask), .datum_b = (value) \
+    }
+
 struct narrow {
     int call;
     unsigned count;
@@ -64,21 +74,21 @@ struct narrow {
 static int add_rules(scmp_filter_ctx ctx)
 {
     const struct narrow narrow[] = {
-        {SCMP_SYS(mmap), 1, {SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)}},
-        {SCMP_SYS(mprotect), 1, {SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)}},
-        {SCMP_SYS(clone), 1, {SCMP_A0(SCMP_CMP_MASKED_EQ, THREAD_FLAGS, THREAD_FLAGS)}},
-        {SCMP_SYS(prctl), 1, {SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME)}},
-        {SCMP_SYS(newfstatat), 1, {SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH)}},
-        {SCMP_SYS(fcntl), 1, {SCMP_A1(SCMP_CMP_EQ, F_GETFL)}},
-        {SCMP_SYS(fcntl), 1, {SCMP_A1(SCMP_CMP_EQ, F_SETFL)}},
-        {SCMP_SYS(fcntl), 1, {SCMP_A1(SCMP_CMP_EQ, F_GETFD)}},
-        {SCMP_SYS(fcntl), 1, {SCMP_A1(SCMP_CMP_EQ, F_SETFD)}},
-        {SCMP_SYS(ioctl), 1, {SCMP_A1(SCMP_CMP_EQ, FIONREAD)}},
-        {SCMP_SYS(ioctl), 1, {SCMP_A1(SCMP_CMP_EQ, FIONBIO)}},
-        {SCMP_SYS(setsockopt), 1, {SCMP_A1(SCMP_CMP_EQ, SOL_SOCKET)}},
+        {SCMP_SYS(mmap), 1, {MASKED(2, PROT_EXEC, 0)}},
+        {SCMP_SYS(mprotect), 1, {MASKED(2, PROT_EXEC, 0)}},
+        {SCMP_SYS(clone), 1, {MASKED(0, THREAD_FLAGS, THREAD_FLAGS)}},
+        {SCMP_SYS(prctl), 1, {IS(0, PR_SET_NAME)}},
+        {SCMP_SYS(newfstatat), 1, {IS(3, AT_EMPTY_PATH)}},
+        {SCMP_SYS(fcntl), 1, {IS(1, F_GETFL)}},
+        {SCMP_SYS(fcntl), 1, {IS(1, F_SETFL)}},
+        {SCMP_SYS(fcntl), 1, {IS(1, F_GETFD)}},
+        {SCMP_SYS(fcntl), 1, {IS(1, F_SETFD)}},
+        {SCMP_SYS(ioctl), 1, {IS(1, FIONREAD)}},
+        {SCMP_SYS(ioctl), 1, {IS(1, FIONBIO)}},
+        {SCMP_SYS(setsockopt), 1, {IS(1, SOL_SOCKET)}},
         /* its own limits may be read; abort() is a signal to itself */
-        {SCMP_SYS(prlimit64), 1, {SCMP_A2(SCMP_CMP_EQ, 0)}},
-        {SCMP_SYS(tgkill), 1, {SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid())}},
+        {SCMP_SYS(prlimit64), 1, {IS(2, 0)}},
+        {SCMP_SYS(tgkill), 1, {IS(0, (scmp_datum_t)getpid())}},
     };
     int r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 
@@ -95,6 +105,8 @@ static int filter(void)
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int r = ctx ? add_rules(ctx) : -1;
 
+    if (r == 0) /* threads that a library may have made already */
+        r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
     if (r == 0)
         r = seccomp_load(ctx);
     if (ctx)
