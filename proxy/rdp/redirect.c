@@ -366,6 +366,7 @@ void rdp_redirect_arrived(struct rdp_session *s)
     forget_to(r);
     if (r->share_id == 0)
         return;
+    rdp_dynamic_close(s);
     buffer_init(&body, 64);
     buffer_init(&b, 64);
     deactivate_all_put(&body, s->redirect.share_id);

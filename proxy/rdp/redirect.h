@@ -17,6 +17,12 @@ struct cursor;
 struct rdp_session;
 struct redirection;
 
+#define DYNAMIC_IDS_MAX 64 /* of those that are not remembered nothing is closed */
+struct dynamic_ids {
+    size_t count;
+    uint32_t id[DYNAMIC_IDS_MAX];
+};
+
 struct redirect {
     unsigned count;
     bool is_asked;          /* the broker connects */
@@ -31,8 +37,9 @@ struct redirect {
     char address[SESSION_ADDRESS_MAX];
     uint8_t *info; /* owned: the client's Client Info without credentials */
     size_t info_len;
-    struct secret *password; /* owned: until the first desktop */
-    uint32_t share_id;       /* the client's, from before; 0 none */
+    struct secret *password;          /* owned: until the first desktop */
+    uint32_t share_id;                /* the client's, from before; 0 none */
+    struct dynamic_ids open, closing; /* dynamic channels in the client; dynamic.c */
 };
 
 /* Client Info goes to the target with this password: keep what another target would need, before it
@@ -50,6 +57,13 @@ void rdp_redirect_finish(struct rdp_session *s);
 /* Is the leg's target one to which the session was sent on, and this its key? */
 enum redirect_key { REDIRECT_KEY_UNKNOWN, REDIRECT_KEY_RIGHT, REDIRECT_KEY_WRONG };
 enum redirect_key rdp_redirect_judge_key(struct rdp_session *s, const uint8_t *key, size_t len);
+
+/* ---- dynamic.c: data on drdynvc, CHANNEL_PDU_HEADER included ---- */
+void rdp_dynamic_of_target(struct rdp_session *s, struct cursor data);
+/* True: it is an answer to rdp_dynamic_close(), and not for the target. */
+bool rdp_dynamic_of_user(struct rdp_session *s, struct cursor data);
+/* Tell the client that those of the old target are closed. */
+void rdp_dynamic_close(struct rdp_session *s);
 
 /* Cookies: that which the client shows, before the route; what becomes of it, after; and the
  * target's. */

@@ -167,6 +167,8 @@ static enum verdict look_at_data_of_user(struct rdp_session *s, const struct mcs
     else if (is_named(s, pdu->channel, "drdynvc")) {
         s->desktop.is_human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
         rdp_notice_dynamic_of_user(s, pdu->data);
+        if (rdp_dynamic_of_user(s, pdu->data))
+            return DROP;
     } else if (is_named(s, pdu->channel, "rdpdr") &&
                channels_filter_devices(s, channel, pdu->data, &s->desktop.instead))
         return DROP;
@@ -404,6 +406,7 @@ static enum verdict look_at_data_of_target(struct rdp_session *s, const struct m
             return DROP;
         dvc_server_scan(pdu->data, &s->desktop.dvc);
         rdp_notice_dynamic(s, pdu->data);
+        rdp_dynamic_of_target(s, pdu->data);
     }
     put_be16(at + MCS_AT_CHANNEL, channel);
     return v;

@@ -251,6 +251,36 @@ def shadow_certificates(server):
     return glob.glob(os.path.join(server.dir, "**", "*.crt"), recursive=True)
 
 
+def test_dynamic_channels_of_the_first_are_closed(make_rdp, raw, users):
+    """The next server numbers its own anew, and hears nothing of the old ones."""
+    heard = []
+
+    def first(s):
+        s.go()
+        for number, name in ((7, b"ECHO\0"), (8, b"other\0")):
+            s.say(rdp.chunk(dvc(1, number, name)), s.names["drdynvc"])
+        s.say(rdp.chunk(b"\x11\7\1third\0"), s.names["drdynvc"])
+        s.say(rdp.chunk(dvc(4, 8, b"")), s.names["drdynvc"])
+        s.say(rdp.redirection([(rdp.LOAD_BALANCE, TOKEN)]))
+        s.stay()
+
+    def second(s):
+        s.go()
+        while True:
+            heard.append(s.data())
+
+    p = add_target(make_rdp(), "win01", raw(once(first, second)))
+    c = users(p).go("active", "alice+win01", PASSWORD)
+    c.active()
+    closed = [body[8:] for channel, body in c.before if channel == c.channels["drdynvc"] and
+              body[8] >> 4 == 4]
+    assert closed == [dvc(4, 8, b""), dvc(4, 7, b""), b"\x41\7\1"]
+    for body in (dvc(4, 7, b""), b"\x41\7\1", dvc(4, 9, b"")):
+        c.say(rdp.chunk(body), c.channels["drdynvc"])
+    wait_until(lambda: heard, "the last")
+    assert [body[8:] for _, body in heard if body[8] >> 4 == 4] == [dvc(4, 9, b"")]
+
+
 # ---- reconnect cookies
 
 RANDOM = bytes(range(16))
