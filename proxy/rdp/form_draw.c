@@ -138,7 +138,7 @@ static bool measure_text(struct form *f, int size, int room)
         f->cell = (room - height) / count.picture & ~1; /* halves are whole pixels */
         f->cell = f->cell > size * 2 ? (size * 2 & ~1) : f->cell < CELL_MIN ? CELL_MIN : f->cell;
     }
-    f->text_height = height + count.picture * f->cell;
+    f->text_height = height + count.picture * f->cell + (f->text[0] ? f->size / 2 : 0);
     return f->text_height <= room && (!count.picture || f->cell >= CELL_GOOD);
 }
 
