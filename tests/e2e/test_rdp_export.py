@@ -49,6 +49,7 @@ def write_text():
     shown = []
 
     def write(server, text="seq"):
+        server.display.run("xsetroot", "-cursor_name", "left_ptr")  # Xvnc's own is empty
         for x in shown:
             x.stop()
         script = "for i in $(seq 1 24); do echo \"$i %s $((i * 7919)) the quick brown fox\"; done; " \
