@@ -385,6 +385,57 @@ static void test_planes(void **state)
     picture_finish(&p);
 }
 
+/* ---- monitors ---- */
+
+static struct gcc_monitor primary_of(const int32_t monitors[][5], uint32_t count, uint32_t told)
+{
+    bool is_dropped[MCS_CHANNELS_MAX] = {false};
+    struct gcc_patch patch = {.selected = 1, .has_extended = true, .is_dropped = is_dropped};
+    struct gcc_client c = {0}, out;
+    uint8_t core[140] = {0x01, 0xc0, 140, 0, 4, 0, 8, 0};
+    struct buffer blocks, b;
+
+    buffer_init(&blocks, TPKT_MAX);
+    buffer_init(&b, TPKT_MAX);
+    buffer_put(&blocks, core, sizeof(core));
+    buffer_put_le16(&blocks, CS_MONITOR);
+    buffer_put_le16(&blocks, (uint16_t)(12 + 20 * count));
+    buffer_put_le32(&blocks, 0);
+    buffer_put_le32(&blocks, told);
+    for (uint32_t i = 0; i < count; i++)
+        for (size_t n = 0; n < 5; n++)
+            buffer_put_le32(&blocks, (uint32_t)monitors[i][n]);
+    c.blocks = cursor_of(blocks.data, blocks.len);
+    gcc_client_put(&b, &c, &patch);
+    assert_int_equal(gcc_client_parse(cursor_of(b.data, b.len), &out), PARSE_OK);
+    buffer_finish(&blocks);
+    buffer_finish(&b);
+    return out.primary;
+}
+
+static void test_the_primary_monitor(void **state)
+{
+    static const int32_t left[][5] = {{0, 0, 1919, 1079, 1}, {-1280, -24, -1, 999, 0}};
+    static const int32_t right[][5] = {{0, 0, 1919, 1079, 1}, {1920, 0, 3839, 1079, 0}};
+    static const int32_t none[][5] = {{0, 0, 99, 99, 0}, {100, 0, 199, 99, 0}};
+    static const int32_t lies[][5] = {{INT32_MAX, INT32_MIN, INT32_MIN, INT32_MAX, 1},
+                                      {INT32_MIN, INT32_MIN, 0, 0, 1}};
+    struct gcc_monitor m = primary_of(left, 2, 2);
+
+    (void)state;
+    assert_int_equal(m.left, 1280);
+    assert_int_equal(m.top, 24);
+    assert_int_equal(m.width, 1920);
+    assert_int_equal(m.height, 1080);
+    m = primary_of(right, 2, 2);
+    assert_true(m.left == 0 && m.top == 0 && m.width == 1920);
+    assert_int_equal(primary_of(right, 1, 1).width, 0);
+    assert_int_equal(primary_of(right, 2, 3).width, 0);
+    assert_int_equal(primary_of(right, 2, 0xffffffff).width, 0);
+    assert_int_equal(primary_of(none, 2, 2).width, 0);
+    assert_int_equal(primary_of(lies, 2, 2).width, 0);
+}
+
 static void test_banner(void **state)
 {
     static const uint16_t sizes[][2] = {{100, 100}, {640, 480}, {1920, 1080}, {8192, 8192}};
@@ -420,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_a_reset),
         cmocka_unit_test(test_a_surface),
         cmocka_unit_test(test_planes),
+        cmocka_unit_test(test_the_primary_monitor),
         cmocka_unit_test(test_banner),
     };
 
