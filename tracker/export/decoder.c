@@ -17,6 +17,7 @@
 #define POINTER_CACHE   2048u
 #define BITMAP_CELLS    5
 #define BITMAP_ENTRIES  0x7fffu /* as many as an order can name */
+#define BITMAP_CODECS   (FREERDP_CODEC_INTERLEAVED | FREERDP_CODEC_PLANAR)
 #define HANDLES_MAX     64
 #define REACTIVATION_MS 60000u
 
@@ -210,7 +211,9 @@ static BOOL desktop_resize(rdpContext *context)
     if (!context->gdi) /* it is made later, of the right size */
         return TRUE;
     atomic_store(&decoder_of(context)->has_changed, true);
+    /* the bitmap codecs have room for the first desktop only */
     return width <= DECODER_SIZE_MAX && height <= DECODER_SIZE_MAX &&
+           freerdp_client_codecs_reset(context->codecs, BITMAP_CODECS, width, height) &&
            gdi_resize(context->gdi, width, height);
 }
 
