@@ -160,6 +160,7 @@ int cmd_session_join(struct cli *cli);
 int cmd_recording_ls(struct cli *cli);
 int cmd_recording_play(struct cli *cli);
 int cmd_recording_export(struct cli *cli);
+int cmd_recording_verify(struct cli *cli);
 int cmd_user_add(struct cli *cli);
 int cmd_user_ls(struct cli *cli);
 int cmd_user_show(struct cli *cli);

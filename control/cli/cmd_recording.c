@@ -25,6 +25,7 @@
 #include "tracker/recording/recording.h"
 
 #define PROGRESS_MS 200
+#define VERIFY_MAX  100000 /* recordings of --all: the daemon gives no more */
 
 int cmd_recording_ls(struct cli *cli)
 {
@@ -307,6 +308,140 @@ int cmd_recording_play(struct cli *cli)
         rc = play_found(cli, row, &options);
     json_decref(row);
     return rc;
+}
+
+/* ---- verify ---- */
+
+/* The daemon was told of each frame as it was written. */
+static bool is_as_told(const json_t *row, const struct recording_reader *r, uint64_t frames)
+{
+    const char *told = json_string_value(json_object_get(row, "chain"));
+    json_int_t told_frames = json_integer_value(json_object_get(row, "frames"));
+    char chain[2 * RECORDING_CHAIN_LEN + 1];
+
+    if (told_frames <= 0 || !told || (uint64_t)told_frames < frames)
+        return true;
+    for (size_t i = 0; i < RECORDING_CHAIN_LEN; i++)
+        snprintf(chain + 2 * i, 3, "%02x", recording_reader_chain(r)[i]);
+    return (uint64_t)told_frames == frames && strcmp(chain, told) == 0;
+}
+
+/* What is to be said of a file: one word, and in text a sentence. */
+static const char *judge(struct cli *cli, const json_t *row, const char *path, char *text,
+                         size_t len)
+{
+    struct recording_reader *r = recording_reader_open(path, text, len);
+    const char *word = "damaged";
+    struct recording_event e;
+    enum recording_end end;
+    uint64_t frames;
+    int n;
+
+    if (!r)
+        return word;
+    while ((n = recording_reader_next(r, &e)) > 0)
+        ;
+    end = recording_reader_end(r, &frames, text, len);
+    if (n < 0) {
+        snprintf(text, len, "%s", n == ERR_SYSTEM ? strerror(errno) : error_text(n));
+    } else if (end == RECORDING_CUT && is_live(cli, row)) {
+        word = "live";
+    } else if (end != RECORDING_DAMAGED && !is_as_told(row, r, frames)) {
+        word = end == RECORDING_CUT ? "cut" : "changed";
+        snprintf(text, len, "it is not what was written: the daemon was told of other frames");
+    } else if (end != RECORDING_DAMAGED) {
+        word = end == RECORDING_CUT ? "cut" : "complete";
+    }
+    recording_reader_close(r);
+    return word;
+}
+
+static int verify_row(struct cli *cli, const json_t *row, json_t *results)
+{
+    char text[512] = "", *path = NULL;
+    const char *word = "damaged";
+    int fetched;
+    int rc = find_path(cli, row, &path);
+
+    if (rc == CLI_DONE)
+        word = judge(cli, row, path, text, sizeof(text));
+    else
+        snprintf(text, sizeof(text), "it cannot be read");
+    if (path && sscanf(path, "/proc/self/fd/%d", &fetched) == 1)
+        close(fetched); /* there may be many */
+    free(path);
+    json_array_append_new(results, json_pack("{s:O, s:s, s:s}", "id", json_object_get(row, "id"),
+                                             "result", word, "text", text));
+    return strcmp(word, "complete") == 0 || strcmp(word, "live") == 0 ? CLI_DONE : CLI_FAILED;
+}
+
+/* Rows of one session, of one channel of it (of 42.2), or all there are. */
+static int verify_some(struct cli *cli, const char *id, json_t *results)
+{
+    char session[32];
+    uint64_t channel = 0;
+    json_t *rows, *args = json_object();
+    int rc, worst = CLI_DONE;
+    size_t seen = 0;
+
+    if (id && !parse_id(id, session, sizeof(session), &channel)) {
+        json_decref(args);
+        return cli_usage(cli, "\"%s\" is no recording's id; `sallyctl recording ls` shows them",
+                         id);
+    }
+    if (id)
+        json_object_set_new(args, "id", json_string(session));
+    else
+        json_object_set_new(args, "limit", json_integer(VERIFY_MAX));
+    rc = cli_call(cli, "recording ls", args, &rows);
+    if (rc != CLI_DONE)
+        return rc;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i);
+
+        if (channel && json_integer_value(json_object_get(row, "channel")) != (json_int_t)channel)
+            continue;
+        seen++;
+        rc = json_is_string(json_object_get(row, "path")) ? verify_row(cli, row, results)
+                                                          : CLI_NOT_PERMITTED;
+        worst = rc != CLI_DONE ? rc : worst;
+    }
+    if (json_array_size(rows) == VERIFY_MAX)
+        cli_say("Only the newest %d were looked at.", VERIFY_MAX);
+    json_decref(rows);
+    if (worst == CLI_NOT_PERMITTED)
+        cli_error("only admins may read recordings");
+    else if (id && !seen)
+        cli_error("there is no recording %s", id);
+    return id && !seen ? CLI_FAILED : worst;
+}
+
+int cmd_recording_verify(struct cli *cli)
+{
+    static const struct column list[] = {{"ID", "id", COLUMN_TEXT, 0},
+                                         {"RESULT", "result", COLUMN_TEXT, 0},
+                                         {"TEXT", "text", COLUMN_TEXT, COLUMN_TRUNC},
+                                         {NULL, NULL, COLUMN_TEXT, 0}};
+    static const struct columns columns = {"recordings", "id", list};
+    bool all = cli_has(cli, "all");
+    json_t *results = json_array();
+    int worst = CLI_DONE, rc;
+
+    if (all == (cli->args.operand_count > 0)) {
+        json_decref(results);
+        return cli_usage(cli, "name recordings, or --all");
+    }
+    if (all)
+        worst = verify_some(cli, NULL, results);
+    for (size_t i = 0; i < cli->args.operand_count; i++) {
+        rc = verify_some(cli, cli_operand(cli, i), results);
+        worst = rc != CLI_DONE ? rc : worst;
+    }
+    rc = worst;
+    if (json_array_size(results) || (all && worst == CLI_DONE))
+        rc = output_rows(cli, &columns, results, false, true);
+    json_decref(results);
+    return worst != CLI_DONE ? worst : rc;
 }
 
 /* ---- export ---- */

@@ -101,6 +101,11 @@ static const struct cli_option recording_play_options[] = {
     END,
 };
 
+static const struct cli_option recording_verify_options[] = {
+    {"all", 0, VALUE_NONE, NULL, NULL, "Every recording there is."},
+    END,
+};
+
 static const struct cli_option recording_export_options[] = {
     {"at", 0, VALUE_TEXT, "POSITION", NULL,
      "Begin at SS, MM:SS or HH:MM:SS; of a picture: the moment. Default: its end."},
@@ -301,6 +306,9 @@ const struct cli_command cli_commands[] = {
      cmd_recording_play,
      "Play a recording (42, or 42.2 for the second): a terminal's in the terminal, a desktop's for "
      "an RDP client."},
+    {"recording verify", NULL, "[ID...]", "@recordings", 0, MANY, 0, recording_verify_options,
+     cmd_recording_verify,
+     "Prove that recordings are whole and unchanged: all of a session's, or --all."},
     {"recording export", NULL, "ID FILE", "@recordings @files", 2, 2, 0, recording_export_options,
      cmd_recording_export,
      "Write a recording: a terminal's as asciicast v2 (FILE - is stdout), a desktop's as .mp4 or "

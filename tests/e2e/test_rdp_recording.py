@@ -1,4 +1,5 @@
 """Recordings of RDP sessions: what is kept and what is not, failing disks, and playing."""
+import contextlib
 import os
 import re
 import signal
@@ -160,6 +161,71 @@ def test_the_broker_comes_back(proxy, clients, place, screen):
     ended(proxy)
     row, = proxy.json("recording", "ls")
     assert row["closed"] and row["bytes"] == os.path.getsize(files_of(proxy)[0])
+
+
+# ---- failing ----
+
+@pytest.fixture
+def small_disk(scratch):
+    if not harness.IS_ROOT:
+        pytest.skip("mounting needs root")
+    path = os.path.join(scratch, harness.random_name())
+    os.mkdir(path, 0o777)
+    if harness.run("mount", "-t", "tmpfs", "-o", "size=8m,mode=0777", "tmpfs", path).returncode:
+        pytest.skip("cannot mount")
+    yield path
+    harness.run("umount", "-l", path)
+
+
+@pytest.mark.parametrize("policy", ["terminate", "continue"])
+def test_full_disk(make_rdp, xrdp, clients, place, screen, small_disk, policy):
+    p = add_target(make_rdp({"recording": {"dir": small_disk + "/rec", "min_free": "0",
+                                           "on_failure": policy}}), "win01", xrdp)
+    c = connect(clients, place, screen, p)
+    assert p.wait_sessions(1, "active")[0]["recording"] == "ok"
+    shows(screen, BLUE, (10, 60, 700, 500))
+    with open(os.path.join(small_disk, "filler"), "wb") as f, contextlib.suppress(OSError):
+        while True:
+            os.write(f.fileno(), bytes(4096))
+    c.move(300, 300)  # something to record
+    if policy == "terminate":
+        shows_notice(screen)
+        row = ended(p)
+        assert row["endReason"] == "recording-failed" and row["recording"] == "failed"
+        assert "could not be written" in row["endText"] and p.events("recording-failed")
+    else:
+        wait_until(lambda: p.sessions()[0]["recording"] == "degraded", "it is listed as degraded")
+        c.stop()
+        assert ended(p)["recording"] == "degraded"
+
+
+def test_no_room_no_session(make_rdp, xrdp, clients, place, screen, small_disk):
+    p = add_target(make_rdp({"recording": {"dir": small_disk + "/rec", "min_free": "20M"}}),
+                   "win01", xrdp)
+    connect(clients, place, screen, p)
+    shows_notice(screen)
+    assert p.events("route-refused") or p.history()[0]["endReason"] == "recording-failed"
+    assert files_of(p) == []
+
+
+def test_damage_and_cuts_are_found(proxy, clients, place, screen):
+    c = connect(clients, place, screen, proxy)
+    proxy.wait_sessions(1, "active")
+    shows(screen, BLUE, (10, 60, 700, 500))
+    c.move(300, 300)
+    time.sleep(1.5)
+    c.stop()
+    row = ended(proxy)
+    assert "complete" in proxy.do("recording", "verify", row["id"])
+    path, = files_of(proxy)
+    with open(path, "rb") as f:
+        whole = f.read()
+    for changed, word in ((whole[:len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) +
+                           whole[len(whole) // 2 + 1:], "damaged"), (whole[:-200], "cut")):
+        with open(path, "wb") as f:
+            f.write(changed)
+        r = proxy.ctl("recording", "verify", "--all")
+        assert r.returncode == 1 and word in r.stdout, (r.stdout, r.stderr)
 
 
 # ---- playing ----

@@ -591,6 +591,11 @@ enum recording_end recording_reader_end(const struct recording_reader *r, uint64
     return r->end_kind;
 }
 
+const uint8_t *recording_reader_chain(const struct recording_reader *r)
+{
+    return r->chain;
+}
+
 /* ---- opening ---- */
 
 const char *recording_reader_header(const struct recording_reader *r)

@@ -123,6 +123,8 @@ enum recording_end recording_reader_end(const struct recording_reader *r, uint64
                                         char *text, size_t text_len);
 /* After the end: how long it lasted, by its end record; 0 without one. */
 uint64_t recording_reader_duration_ms(const struct recording_reader *r);
+/* After the end: the chain of the last good frame, RECORDING_CHAIN_LEN bytes, borrowed. */
+const uint8_t *recording_reader_chain(const struct recording_reader *r);
 void recording_reader_close(struct recording_reader *r);
 
 /* The whole as plain asciicast v2 to out (a FILE of stdio, borrowed), at_s > 0 starts there. */
