@@ -66,6 +66,7 @@ void rdp_leg_init(struct leg *l, const char *name)
 static void set_options(int fd)
 {
     int one = 1, idle = ALIVE_IDLE_S, every = ALIVE_EVERY_S, count = ALIVE_COUNT;
+    unsigned timeout_ms = (ALIVE_IDLE_S + ALIVE_EVERY_S * ALIVE_COUNT) * 1000; /* of what we sent */
 
     /* a peer without these (a test's socketpair) does without them */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -73,6 +74,7 @@ static void set_options(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
 int rdp_leg_open(struct leg *l, int fd, struct event_base *base, void (*wake)(void *arg), void *arg)

@@ -338,10 +338,10 @@ bool leg_has_answered(const struct leg *leg)
     return leg->state != LEG_UP || leg->io->received != leg->asked_bytes;
 }
 
-void leg_set_user_timeout(struct leg *leg, uint32_t ms)
+void leg_set_user_timeout(int fd, uint32_t ms)
 {
-    if (leg->fd >= 0)
-        (void)setsockopt(leg->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+    if (fd >= 0)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
 void leg_disconnect(struct leg *leg, const char *text)

@@ -96,7 +96,7 @@ void leg_end_request(struct leg *leg);
 /* Hand libssh so little at a time that at most one packet is handled between two calls of fn, until
  * it returns false: for the one answer that libssh looks up in the last packet. Slow. */
 void leg_watch_packets(struct leg *leg, bool (*fn)(void *arg), void *arg);
-void leg_set_user_timeout(struct leg *leg, uint32_t ms);
+void leg_set_user_timeout(int fd, uint32_t ms);
 
 /* Say SSH_MSG_DISCONNECT with text; every channel of libssh's is gone after this. The socket stays
  * open for reading so that the text is not lost to a reset; then leg_close(). */

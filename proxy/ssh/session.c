@@ -381,12 +381,13 @@ static void take_turn(struct session *s)
 
 /* ---- struct relay_protocol ---- */
 
-static void apply_timeouts(struct session *s, struct leg *leg)
+/* fd: the client's, or that of the first server on the way to the target. */
+static void apply_timeouts(const struct session *s, int fd)
 {
     uint64_t ms = (uint64_t)s->limits.keepalive_interval_s * s->limits.keepalive_count * 1000;
 
     if (ms > 0)
-        leg_set_user_timeout(leg, ms > 3600000 ? 3600000 : (uint32_t)ms);
+        leg_set_user_timeout(fd, ms > 3600000 ? 3600000 : (uint32_t)ms);
 }
 
 static void session_finish(void *self)
@@ -429,7 +430,7 @@ static void *session_start(struct relay *r, int client_fd, const struct link_wel
         session_finish(s);
         return NULL;
     }
-    apply_timeouts(s, &s->user);
+    apply_timeouts(s, s->user.fd);
     session_want_turn(s);
     return s;
 }
@@ -449,8 +450,8 @@ static void session_routed(void *self, const struct link_route_result *result, i
     struct session *s = self;
 
     if (result->is_ok && target_fd >= 0) {
+        apply_timeouts(s, target_fd);
         target_routed(s, result, target_fd);
-        apply_timeouts(s, &s->target);
     } else if (s->menu_channel) {
         choose_failed(s, result->text);
     } else {
