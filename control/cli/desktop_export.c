@@ -251,7 +251,7 @@ static void show_bar(struct work *w, unsigned long long at_ms, unsigned long lon
     bar[BAR_CELLS] = '\0';
     put_time(at, sizeof(at), at_ms);
     put_time(end, sizeof(end), end_ms);
-    fprintf(stderr, "\r[%s] %s of %s, %.0f times as fast ", bar, at, end, factor);
+    fprintf(stderr, "\r[%s] %s of %s, %.1f x real time ", bar, at, end, factor);
 }
 
 static void copy_line(char *dst, size_t len, const char *from)
