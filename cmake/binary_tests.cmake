@@ -8,7 +8,8 @@ if(READELF AND NOT SALLYPORT_SANITIZE AND NOT SALLYPORT_FUZZ)
   endif()
   foreach(pair ${export_pair} "sallyportd:libssh|libzstd|libncurses" "sallyport-ssh:libsqlite|libjansson|libcrypt\\."
       "sallyctl:libssh|libsqlite|libevent" "sallyport-nla:libssh|libsqlite|libjansson|libcrypt\\."
-      "sallyport-pam:libssh|libsqlite|libevent|libjansson")
+      "sallyport-pam:libssh|libsqlite|libevent|libjansson"
+      "sallyport-play:libssh|libsqlite|libjansson|libfreerdp|libwinpr")
     string(REGEX MATCH "^[a-z-]+" program "${pair}")
     string(REGEX REPLACE "^[a-z-]+:" "" without "${pair}")
     add_test(NAME docs/binary-${program} COMMAND ${CMAKE_COMMAND} -DREADELF=${READELF}

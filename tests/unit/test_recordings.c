@@ -112,7 +112,8 @@ static int open_channel(struct fixture *f, uint32_t channel)
 {
     struct told t = {.has_come = false};
 
-    assert_int_equal(recordings_open(f->r, f->session, channel, channel == 3, on_answer, &t, 77), 0);
+    assert_int_equal(recordings_open(f->r, f->session, channel, channel == 3, on_answer, &t, 77),
+                     0);
     await(f, &t);
     assert_int_equal(t.answer.channel, channel);
     assert_int_equal(t.answer.session_id, f->session);
