@@ -137,25 +137,35 @@ PrivateKeyFile=%s
 
 class Lane:
     """One desktop, one way to it, one client; scrolls only while it is measured."""
-    def __init__(self, bench, way, server, arguments):
-        self.bench, self.server, self.way = bench, server, None
-        self.screen = peers.Display(bench.dir)
-        self.scroll = Scroll(bench.dir, server.display, "scroll-%d" % server.port)
-        port, user, self.pid = server.port, "alice", None
-        before = bench.proxy.relays()
-        if way in ("relay", "freerdp"):
-            self.way = (TlsRelay if way == "relay" else FreerdpProxy)(bench, server.port)
-            port, self.pid = self.way.port, self.way.pid
-        elif way != "direct":
-            port, user = bench.proxy.rdp_port, "alice+" + bench.target(server.port, way)
-        self.client = bench.client(self.screen, port, user, *arguments)
-        wait_until(lambda: bytes_of(server.port) > 200000 or not self.client.is_running(),
-                   "a desktop by " + way)
-        assert self.client.is_running(), "by %s: %s\n%s" % (
-            way, self.client.log()[-2000:], [r["endText"] for r in bench.proxy.history()])
-        if self.pid is None and way != "direct":
-            self.pid = (set(bench.proxy.relays()) - set(before)).pop()
-        self.scroll.pause()
+    def __init__(self, bench, way, make, arguments):
+        self.bench, self.pid = bench, None
+        with contextlib.ExitStack() as stack:  # which ends what there is when a part fails
+            self.server = make()
+            stack.callback(self.server.finish)
+            screen = peers.Display(bench.dir)
+            stack.callback(screen.stop)
+            self.scroll = Scroll(bench.dir, self.server.display, "scroll-%d" % self.server.port)
+            stack.callback(self.scroll.finish)
+            port, user = self.server.port, "alice"
+            before = bench.proxy.relays()
+            if way in ("relay", "freerdp"):
+                peer = (TlsRelay if way == "relay" else FreerdpProxy)(bench, port)
+                stack.callback(peer.finish)
+                port, self.pid = peer.port, peer.pid
+            else:
+                port, user = bench.proxy.rdp_port, "alice+" + bench.target(port, way)
+            self.connect(stack, bench.client(screen, port, user, *arguments))
+            if self.pid is None:
+                self.pid = (set(bench.proxy.relays()) - set(before)).pop()
+            self.scroll.pause()
+            self.finish = stack.pop_all().close
+
+    def connect(self, stack, client):
+        stack.callback(client.stop)
+        wait_until(lambda: bytes_of(self.server.port) > 200000 or not client.is_running(),
+                   "a desktop")
+        assert client.is_running(), "%s\n%s" % (
+            client.log()[-2000:], [r["endText"] for r in self.bench.proxy.history()])
 
     def measure(self, seconds):
         """CPU seconds a GiB, MiB a second."""
@@ -166,14 +176,6 @@ class Lane:
         time.sleep(0.3)
         spent, sent = run_time(self.pid) - spent, bytes_of(self.server.port) - sent
         return spent / max(sent, 1) * 2**30, sent / seconds / 2**20
-
-    def finish(self):
-        self.client.stop()
-        self.scroll.finish()
-        if self.way:
-            self.way.finish()
-        self.server.finish()
-        self.screen.stop()
 
 
 def fastpath(first, body):
@@ -336,7 +338,7 @@ class Bench:
         try:
             for way in ways:
                 name = "%s-%s" % (re.sub("[^a-z]", "", title.lower()), way)
-                lanes[way] = Lane(self, way, make(name), arguments)
+                lanes[way] = Lane(self, way, lambda name=name: make(name), arguments)
             if not self.is_recorded():
                 lanes.pop("recorded").finish()
             for lane in lanes.values():
