@@ -147,13 +147,13 @@ def test_a_client_without_a_password(proxy, clients, place, screen, program, tar
 
 
 def test_wrong_twice_then_right(proxy, clients, place, screen):
-    come(clients, place, screen, proxy, login="nobody+win01")
+    come(clients, place, screen, proxy, login="alice+win01")
     log_in(screen, "wrong")
     shows_error(screen)
     type_in(screen, "again", "Return")
     wait_until(lambda: len(proxy.events("login-failed")) == 2, "two failures")
     shows_error(screen)
-    type_in(screen, "", "shift+Tab", "Home", *["Delete"] * 6)  # the name was wrong
+    type_in(screen, "", "shift+Tab", "Home", *["Delete"] * 5)  # the name was wrong
     type_in(screen, "carol", "Tab")
     type_in(screen, TYPED, "Return")
     is_in(proxy, "win01")
