@@ -168,11 +168,9 @@ void gfx_client_scan(struct cursor data, struct gfx_state *g)
         close_channel(g);
         break;
     case DVC_DATA_FIRST:
-        if (!take_length(&chunk.body, h.sp, &value))
-            break;
-        /* fall through */
     case DVC_DATA:
-        if (cursor_le16(&chunk.body, &command) && command == GFX_FRAME_ACKNOWLEDGE)
+        if ((h.cmd == DVC_DATA || take_length(&chunk.body, h.sp, &value)) &&
+            cursor_le16(&chunk.body, &command) && command == GFX_FRAME_ACKNOWLEDGE)
             g->is_live = true;
         break;
     default:

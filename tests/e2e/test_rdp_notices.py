@@ -206,6 +206,14 @@ class Session:
                              for _ in range(8)) for y in range(height) for _ in range(8)]
             write_png(os.path.join(PICTURES, "badge-%s.png" % self.mode), 8 * width, 8 * height, rows)
 
+    def pointer_at_rest(self):
+        """The target may still be about to set one for the place it was moved to."""
+        while True:
+            seen = self.screen.pointer()
+            time.sleep(1)
+            if self.screen.pointer() == seen:
+                return seen
+
     def ended(self):
         got = {"exit": self.client.wait(), "info": self.client.error_info(), "log": self.client.log()}
         got["is_surface"] = "%s>%s: the last words are a surface" % (self.mode, self.server) in \
@@ -335,7 +343,7 @@ def check_end(got, mode, reason, info, codes):
 
 def read_and_kicked(s):
     s.client.move(320, 400)
-    before = s.screen.pointer()
+    before = s.pointer_at_rest()
     s.proxy.do("session", "message", s.row()["id"], "the host restarts at 18:00")
     name = "message-banner" if s.is_gfx else "message-box"
     s.shows(name, s.is_gfx, "the message")
