@@ -167,10 +167,20 @@ class Picture:
     """A picture of xwd: a head, colors, then four bytes a pixel, blue first."""
     def __init__(self, xwd):
         head = struct.unpack(">25I", xwd[:100])
-        # with windows of several visuals xwd says 24 bits a pixel and writes 32
-        assert head[1] == 7 and head[7] == 0 and head[12] == head[4] * 4, "xwd of another kind"
+        assert head[1] == 7 and head[7] == 0 and head[11] in (24, 32), "xwd of another kind"
         self.width, self.height, self.stride = head[4], head[5], head[12]
         self.raw = xwd[head[0] + 12 * head[19]:]
+        if head[11] == 24:  # there are windows of several visuals: three bytes a pixel
+            self.widen()
+
+    def widen(self):
+        rows = []
+        for y in range(self.height):
+            row, at = bytearray(4 * self.width), y * self.stride
+            for i in range(3):
+                row[i::4] = self.raw[at + i:at + 3 * self.width:3]
+            rows.append(row)
+        self.raw, self.stride = b"".join(rows), 4 * self.width
 
     def at(self, x, y):
         i = y * self.stride + x * 4
