@@ -52,7 +52,8 @@ bool rdp_notice_must_wait(const struct rdp_session *s)
 {
     const struct notice *n = &s->notice;
 
-    return (n->clear_ms && clock_mono_ms() < n->clear_ms) || n->output.is_open || (is_live_gfx(s) && !n->gfx.is_opaque && !gfx_is_between(&n->gfx));
+    return (n->clear_ms && clock_mono_ms() < n->clear_ms) || n->output.is_open ||
+           (is_live_gfx(s) && !n->gfx.is_opaque && !gfx_is_between(&n->gfx));
 }
 
 static void covered(struct notice *n)

@@ -27,7 +27,7 @@ BLUE = (0x33, 0x66, 0x99)
 AMBER = peers.NOTICE_BORDER
 REFERENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reference")
 WRITES = os.environ.get("SALLYPORT_REFERENCE") == "write"
-PICTURES = os.environ.get("SALLYPORT_PICTURES")  # a directory: all that was compared, to be looked at
+PICTURES = os.environ.get("SALLYPORT_PICTURES")  # a directory: what was compared, to look at
 
 # server, program, its options, whether frames are drawn (GFX), whether there is a badge, tolerance
 # of a color. xrdp compresses its pointers for xfreerdp: what cannot be given back is not replaced.
@@ -56,8 +56,9 @@ def write_png(path, width, height, rows):
             struct.pack(">I", zlib.crc32(kind + data))
     raw = b"".join(b"\0" + row for row in rows)
     with open(path, "wb") as f:
-        f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-                + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b""))
+        head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) +
+                chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b""))
 
 
 def read_png(path):
@@ -144,7 +145,8 @@ class Session:
     """A client of one mode, on a display of its own."""
     def __init__(self, mode, where, proxy, target):
         self.mode, self.proxy, self.where = mode, proxy, where
-        self.server, self.program, self.extra, self.is_gfx, self.has_badge, self.tolerance = MODES[mode]
+        self.server, self.program, self.extra = MODES[mode][:3]
+        self.is_gfx, self.has_badge, self.tolerance = MODES[mode][3:]
         self.target = target[self.server]
         self.screen = peers.Display(where, "%dx%d" % SIZE)
         self.client = None
@@ -202,9 +204,10 @@ class Session:
                    "%s: a pointer %s a badge" % (self.mode, "with" if to_badge else "without"))
         if to_badge and PICTURES:
             width, height, pixels = self.screen.pointer()
-            rows = [b"".join(bytes(p[:3] if p[3] else BLUE) for p in pixels[y * width:(y + 1) * width]
-                             for _ in range(8)) for y in range(height) for _ in range(8)]
-            write_png(os.path.join(PICTURES, "badge-%s.png" % self.mode), 8 * width, 8 * height, rows)
+            rows = [b"".join(bytes(p[:3] if p[3] else BLUE) * 8 for p in pixels[y:y + width])
+                    for y in range(0, width * height, width) for _ in range(8)]
+            write_png(os.path.join(PICTURES, "badge-%s.png" % self.mode), 8 * width, 8 * height,
+                      rows)
 
     def pointer_at_rest(self):
         """The target may still be about to set one for the place it was moved to."""
@@ -215,11 +218,13 @@ class Session:
                 return seen
 
     def ended(self):
-        got = {"exit": self.client.wait(), "info": self.client.error_info(), "log": self.client.log()}
+        got = {"exit": self.client.wait(), "info": self.client.error_info(),
+               "log": self.client.log()}
         got["is_surface"] = "%s>%s: the last words are a surface" % (self.mode, self.server) in \
             self.proxy.log()
-        got["row"] = wait_until(lambda: [r for r in self.proxy.history()
-                                         if r["user"] == self.mode][-1:], "the row of " + self.mode)[0]
+        rows = wait_until(lambda: [r for r in self.proxy.history() if r["user"] == self.mode],
+                          "the row of " + self.mode)
+        got["row"] = rows[-1]
         return got
 
     def stop(self):
@@ -277,12 +282,14 @@ def moving(where):
 
 def make_proxy(where, target, options):
     port = harness.free_port()
-    p = harness.Proxy(where, dict(options, rdp={"enabled": "yes", "listen": "127.0.0.1:%d" % port}))
+    rdp = {"enabled": "yes", "listen": "127.0.0.1:%d" % port}
+    p = harness.Proxy(where, dict(options, rdp=rdp))
     p.rdp_port = port
     p.start()
     for name, server in target.servers.items():
-        p.do("target", "add", name, "--type", "rdp", "--address", server.address, "--account", "bob",
-             "--auth", "password", "--secret-stdin", "--accept-new", input="secret\n")
+        p.do("target", "add", name, "--type", "rdp", "--address", server.address,
+             "--account", "bob", "--auth", "password", "--secret-stdin", "--accept-new",
+             input="secret\n")
     for mode in MODES:
         p.add_user(mode, password=PASSWORD)
         p.grant(mode, MODES[mode][0])
