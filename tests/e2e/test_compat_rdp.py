@@ -245,6 +245,34 @@ def test_progressive(clients, place, screen, proxy, shadow3, program, mode):
     pair_by_codec(program, SHADOW3_MODES[mode], clients, place, screen, proxy, shadow3, "shadow3")
 
 
+# ---- another size ----
+
+@row("xfreerdp 2, xfreerdp 3 to xrdp 0.9 (Xvnc)")
+@pytest.mark.parametrize("program", PROGRAMS[:2])
+def test_a_new_size(clients, place, screen, proxy, xvnc, program):
+    """`/dynamic-resolution`: the desktop follows the window."""
+    c = start_client(program, place, screen, proxy.rdp_port, "alice+xvnc", PASSWORD,
+                     "/dynamic-resolution", "/size:800x600")
+    clients.append(c)
+    live = proxy.wait_sessions(1, "active")[0]
+    wait_until(lambda: "800x600" in xvnc.display.run("xdpyinfo").stdout, "the first size")
+    window = wait_until(lambda: screen.run("xdotool", "search", "--name", "FreeRDP").stdout.split(),
+                        "a window")[-1]
+    try:
+        assert screen.run("xdotool", "windowsize", window, "960", "704").returncode == 0
+        wait_until(lambda: "960x704" in xvnc.display.run("xdpyinfo").stdout, "the new size")
+        pattern = servers.Pattern((960, 704), 3)
+        pattern.write_xbm(os.path.join(place, "size.xbm"))
+        assert xvnc.display.run(*pattern.xsetroot(os.path.join(place, "size.xbm"))).returncode == 0
+        wait_until(lambda: pattern.likeness(screen.picture(), xvnc.truth()) >= 0.97,
+                   "the target's picture", every=0.3)
+    finally:
+        c.close_window()
+        proxy.wait_sessions(0)
+        xvnc.paint()
+    assert proxy.history()[-1]["id"] == live["id"]
+
+
 # ---- NLA at the door ----
 
 @row("xfreerdp 2, xfreerdp 3 to xrdp 0.9 (TLS) and freerdp-shadow 2 (NLA)")
