@@ -242,7 +242,7 @@ static void test_list(void **state)
     assert_int_equal(f.selected, 39);
     key(&f, FORM_KEY_HOME, false);
     assert_int_equal(f.top, 0);
-    type(&f, "02"); /* goes to the filter */
+    type(&f, "02");                      /* goes to the filter */
     assert_int_equal(f.shown_count, 11); /* 2, and from 20 on */
     assert_string_equal(form_selected(&f)->target, "win002");
     key(&f, FORM_KEY_DOWN, false);
