@@ -63,9 +63,9 @@ def write_text():
         x.stop()
 
 
-class Shot:
+class Shot(peers.Picture):
     """A PNG, or what a video shows at a time: like a picture of a display."""
-    def __init__(self, path, at=None):
+    def __init__(self, path, at=None):  # pylint: disable=super-init-not-called
         turn = "scale=in_color_matrix=bt709"
         frame = ["-frames:v", "1", "-vf", turn]
         if at is not None:  # a frame stands until the next one comes
@@ -78,8 +78,6 @@ class Shot:
                                    "rawvideo", "-pix_fmt", "bgr0", "-"], capture_output=True,
                                   check=True).stdout
         self.stride = self.width * 4
-
-    at, share = peers.Picture.at, peers.Picture.share
 
     @property
     def seconds(self):
