@@ -83,7 +83,8 @@ static bool parse_core(const struct block *b, struct gcc_client *out)
 
     if (b->len < CORE_MIN || !cursor_le32(&c, &out->version) || !cursor_le16(&c, &out->width) ||
         !cursor_le16(&c, &out->height) || !cursor_le16(&c, &out->bpp) || !cursor_le16(&c, &sas) ||
-        !cursor_le32(&c, &out->keyboard) || !cursor_le32(&c, &out->build) || !cursor_sub(&c, 32, &name))
+        !cursor_le32(&c, &out->keyboard) || !cursor_le32(&c, &out->build) ||
+        !cursor_sub(&c, 32, &name))
         return false;
     if (!utf16_to_utf8(name, out->name, sizeof(out->name)))
         out->name[0] = '\0';
