@@ -34,6 +34,11 @@ class Playing:
         found = re.search(r"127\.0\.0\.1:(\d+)", line)
         self.port = int(found.group(1)) if found else None
 
+    def stop(self):
+        """At the end of a test, however it ended."""
+        self.process.terminate()
+        self.process.wait(20)
+
     def read(self):
         self.said.append(self.process.stderr.readline())
         return self.said[-1]
@@ -82,6 +87,7 @@ def test_a_recording_plays(proxy, xrdp, shadow, clients, place, screen, source):
     live, row = record_pattern(proxy, clients, place, screen, display, *options,
                                login="alice+" + target, size=(800, 600))
     playing = Playing(proxy, row["id"], "--no-viewer", "--speed", "2")
+    clients.append(playing)
     viewer = peers.xfreerdp(place, screen, playing.port, "any", "any", size=(800, 600))
     clients.append(viewer)
     wait_until(lambda: is_same(live, screen.picture(), (40, 40, 760, 560)) > 0.97,
@@ -97,6 +103,7 @@ def test_a_recording_plays(proxy, xrdp, shadow, clients, place, screen, source):
 def test_other_viewers(proxy, xrdp, clients, place, screen, client):
     live, row = record_pattern(proxy, clients, place, screen, xrdp.display)
     playing = Playing(proxy, row["id"], "--no-viewer", "--at", "1:00")  # all that came before
+    clients.append(playing)
     if client == "rdesktop":
         viewer = peers.rdesktop(place, screen, playing.port, "any", "any")
     else:
@@ -112,6 +119,7 @@ def test_a_viewer_is_started(proxy, xrdp, clients, place, screen):
     live, row = record_pattern(proxy, clients, place, screen, xrdp.display)
     playing = Playing(proxy, row["id"], "--idle-limit", "0.5",
                       env=dict(screen.env(), HOME=place))
+    clients.append(playing)
     wait_until(lambda: is_same(live, screen.picture(), (40, 40, 760, 560)) > 0.97,
                "the played desktop is as it was", every=0.3)
     playing.process.send_signal(signal.SIGINT)
@@ -126,6 +134,7 @@ def test_others_may_not_look(proxy, xrdp, clients, place, screen):
         pytest.skip("needs another user")
     _, row = record_pattern(proxy, clients, place, screen, xrdp.display)
     playing = Playing(proxy, row["id"], "--no-viewer")
+    clients.append(playing)
     subprocess.run(["setpriv", "--reuid", "65534", "--clear-groups", "--regid", "65534",
                     "/usr/bin/python3", "-c", "import socket; s = socket.create_connection(('127.0.0.1', %d));"
                     "print(s.recv(10))" % playing.port], timeout=20, check=True)
