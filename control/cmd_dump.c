@@ -31,12 +31,13 @@ static bool dump_role(const struct store_role *role, void *arg)
 /* Keys are filled in afterwards: the store answers one question at a time. */
 static bool dump_user(const struct store_user *u, void *arg)
 {
-    add(arg, json_pack("{s:s, s:s, s:b, s:o, s:b, s:s, s:s, s:s, s:o}", "name", u->name, "role", u->role,
-                       "locked", (int)u->is_locked, "local_uid",
+    add(arg, json_pack("{s:s, s:s, s:b, s:o, s:b, s:s, s:s, s:s, s:o}", "name", u->name, "role",
+                       u->role, "locked", (int)u->is_locked, "local_uid",
                        u->local_uid < 0 ? json_null() : json_integer(u->local_uid), "has_password",
                        (int)u->has_password, "second_factor",
                        u->second_factor[0] ? u->second_factor : "role", "auth_source",
-                       u->auth_source, "rdp_nla", u->has_nla ? "on" : "off", "cert_principals", control_json_text(u->cert_principals)));
+                       u->auth_source, "rdp_nla", u->has_nla ? "on" : "off", "cert_principals",
+                       control_json_text(u->cert_principals)));
     return true;
 }
 

@@ -25,7 +25,8 @@
 /* clang-format on */
 
 #define STATUSES "connecting|active|idle|disconnected"
-#define AUTHS    "none|password|key|passthrough|agent|prompt" /* in the order of enum link_target_auth */
+#define AUTHS \
+    "none|password|key|passthrough|agent|prompt" /* in the order of enum link_target_auth */
 
 static const struct argument args_none[] = {END};
 

@@ -25,9 +25,9 @@
 #include <sallyport/text.h>
 
 #include "proxy/broker/broker.h"
+#include "proxy/broker/cookies.h"
 #include "proxy/broker/dial.h"
 #include "proxy/broker/door.h"
-#include "proxy/broker/cookies.h"
 #include "proxy/broker/links_parts.h"
 #include "proxy/broker/passes.h"
 #include "proxy/broker/recordings.h"

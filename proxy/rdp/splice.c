@@ -373,9 +373,9 @@ static enum verdict look_at_io_of_target(struct rdp_session *s, const struct mcs
             return answer_licence(s, head);
         if (flags & SEC_LICENSE_PKT)
             note_licence(s, head);
-        return flags & SEC_LICENSE_PKT ? PASS : flags & SEC_REDIRECTION_PKT && cursor_skip(&head, 2)
-                                                 ? redirected(s, head)
-                                                 : DROP;
+        return flags & SEC_LICENSE_PKT                                ? PASS
+               : flags & SEC_REDIRECTION_PKT && cursor_skip(&head, 2) ? redirected(s, head)
+                                                                      : DROP;
     }
     while (v == PASS && cursor_left(&c) > 1) {
         if (share_next(&c, &share) != PARSE_OK)

@@ -359,9 +359,9 @@ struct pointer {
 
 /* What notices need to know of the target's drawing. */
 struct output_facts {
-    bool is_open;          /* a fragmented update is: stays from one PDU to the next */
-    bool has_drawn;        /* of this PDU: more than pointers */
-    bool has_pointer;      /* of this PDU: a shape was set */
+    bool is_open;     /* a fragmented update is: stays from one PDU to the next */
+    bool has_drawn;   /* of this PDU: more than pointers */
+    bool has_pointer; /* of this PDU: a shape was set */
     struct pointer pointer;
     struct cursor palette; /* of this PDU: PALETTE_LEN bytes, borrowed; or empty */
 };
