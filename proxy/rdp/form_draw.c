@@ -330,10 +330,19 @@ static void put_lines(const struct canvas *c, const struct rect *r, const char *
     }
 }
 
+/* A code of an odd number of rows ends in the middle of its last line: no row of black follows. */
+static bool is_half(const struct draw_line *line)
+{
+    for (size_t at = 0; at < line->len; at += 3)
+        if (block_at(line->start + at) != 1)
+            return false;
+    return line->len > 0;
+}
+
 /* Light on dark, as it was made; a cell is twice as high as it is wide. */
 static void put_picture(const struct canvas *c, int x, int y, const struct draw_line *line)
 {
-    int height = c->f->cell, half = height / 2;
+    int half = c->f->cell / 2, height = is_half(line) ? half : c->f->cell;
     const char *end = line->start + line->len;
 
     for (const char *at = line->start; at < end; x += half) {
