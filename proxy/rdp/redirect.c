@@ -209,6 +209,7 @@ static void leave_target(struct rdp_session *s)
     buffer_finish(&b);
     rdp_leg_shutdown(&s->target);
     rdp_leg_close(&s->target);
+    rdp_leg_stop(&s->user, false); /* it waited for that one */
 }
 
 void rdp_redirect_step(struct rdp_session *s)

@@ -92,16 +92,23 @@ static void user_is_gone(struct rdp_session *s)
     rdp_end(s, END_NETWORK_LOST, "client", text, "");
 }
 
+/* And nothing of what it said last waits for a slow client. */
+static bool has_lost_target(const struct rdp_session *s)
+{
+    return s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD && !s->target.is_stopped;
+}
+
 static void check_ends(struct rdp_session *s)
 {
     if (s->phase >= PHASE_ENDING)
         return;
     if (s->user.state == LEG_DEAD)
         user_is_gone(s);
-    else if (s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD && s->desktop.is_bye)
+    else if (!has_lost_target(s))
+        return;
+    else if (s->desktop.is_bye)
         rdp_end(s, END_USER_EXIT, s->u.login.user, "the client closed the connection", "");
-    else if (s->phase == PHASE_RELAYING && s->target.state == LEG_DEAD &&
-             !rdp_screen_failed(s, "the target closed the connection after the login"))
+    else if (!rdp_screen_failed(s, "the target closed the connection after the login"))
         rdp_end(s, END_TARGET_CLOSED, "target", "the target closed the connection",
                 "You have been disconnected: the target closed the connection");
 }
@@ -147,6 +154,15 @@ static bool has_work(const struct leg *l)
     return rdp_leg_is_alive(l) && l->has_more && !l->is_stopped && l->in_len < LEG_IN_MAX / 2;
 }
 
+/* A side was stopped because the other one is slow, and that one just took all that waited: no
+ * socket is left to say so. */
+static bool can_go_on(const struct rdp_session *s)
+{
+    return s->phase == PHASE_RELAYING &&
+           ((s->target.is_stopped && rdp_leg_unsent(&s->user) <= LEG_OUT_LOW) ||
+            (s->user.is_stopped && !s->stage && rdp_leg_unsent(&s->target) <= LEG_OUT_LOW));
+}
+
 static void take_pass(struct rdp_session *s, int64_t now_ms)
 {
     rdp_leg_drive(&s->user);
@@ -187,7 +203,7 @@ static void take_turn(struct rdp_session *s)
         target = s->target.received;
         take_pass(s, now_ms);
     } while (++passes < PASSES_MAX && has_come_more(s, user, target));
-    if (has_work(&s->user) || has_work(&s->target))
+    if (has_work(&s->user) || has_work(&s->target) || can_go_on(s))
         rdp_want_turn(s);
     rdp_stage_settled(s);
     relax(s, now_ms);
