@@ -62,6 +62,7 @@ struct link_login {
     bool is_answered;             /* something was said to PAM */
     struct nla_attempt *nla;      /* owned */
     enum link_nla_state nla_state;
+    bool nla_is_own;      /* the hash that was given is the user's: it can be proved */
     const char *nla_note; /* static: why it cannot work, for the admin; "" for nothing */
     char info[1024];      /* texts of PAM for the next question */
     uint32_t cert_denies; /* as ticket.denies */

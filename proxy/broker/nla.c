@@ -36,6 +36,7 @@ struct nla_attempt {
     struct event *readable;
     struct nla_events events;
     void *arg;
+    bool has_asked, has_hash; /* a process that was taken over may ask for more */
     bool is_proved, is_over;
 };
 
@@ -154,9 +155,18 @@ static void take(struct nla_attempt *a)
 {
     switch ((enum nla_talk_type)message.type) {
     case NLA_TALK_WHO:
+        if (a->has_asked) {
+            finish(a, false, "it is out of step");
+            break;
+        }
+        a->has_asked = true;
         a->events.who(a->arg, message.user, message.domain);
         break;
     case NLA_TALK_PROVED:
+        if (!a->has_hash || a->is_proved) {
+            finish(a, false, "it is out of step");
+            break;
+        }
         a->is_proved = true;
         a->events.proved(a->arg);
         break;
@@ -249,6 +259,7 @@ void nla_attempt_hash(struct nla_attempt *a, const uint8_t hash[NLA_HASH_LEN])
 {
     if (a->is_over)
         return;
+    a->has_hash = true;
     memset(&message, 0, sizeof(message));
     message.type = NLA_TALK_HASH;
     message.data_len = NLA_HASH_LEN;

@@ -21,9 +21,9 @@ struct nla_attempt;
 
 /* Called from the loop. `over` is the last; from then on it only waits for nla_attempt_end(). */
 struct nla_events {
-    /* As the client wrote them; answer with nla_attempt_hash(). */
+    /* As the client wrote them, once; answer with nla_attempt_hash(). */
     void (*who)(void *arg, const char *user, const char *domain);
-    void (*proved)(void *arg); /* the hash was right */
+    void (*proved)(void *arg); /* the hash was right; once, and after it was given */
     /* why: for the log, when it failed. */
     void (*over)(void *arg, bool is_ok, const char *why);
 };
