@@ -21,7 +21,7 @@
 #include "proxy/broker/nla.h"
 #include "tracker/store/store.h"
 
-#define COOKIE_CUT      9 /* bytes after which mstsc cuts a name */
+#define COOKIE_CUT      9 /* bytes after which mstsc cuts a name; others send it whole */
 #define NAME_IMPOSSIBLE "?"
 
 /* ---- which security ---- */
@@ -34,12 +34,13 @@ static bool name_of(const char *cookie, const char *separators, char *dst, size_
     size_t n = strcspn(start, separators);
 
     text_copy(dst, n < len ? n + 1 : len, start);
-    return !start[n] && strlen(cookie) >= COOKIE_CUT;
+    return !start[n] && strlen(cookie) == COOKIE_CUT;
 }
 
 /* A coin that always falls the same way for a name: strangers who try names cannot tell those of
- * users who have NLA from those that are nobody's. */
-static bool coin(const struct broker *b, const char *name)
+ * users who have NLA from those that are nobody's. A name that may be cut has another coin than the
+ * whole one, or a difference between both would say that there is a user who begins so. */
+static bool coin(const struct broker *b, const char *name, bool is_cut)
 {
     static const char purpose[] = "nla cookie";
     uint8_t text[sizeof(purpose) + NAME_MAX_LEN], digest[EVP_MAX_MD_SIZE] = {0};
@@ -49,7 +50,7 @@ static bool coin(const struct broker *b, const char *name)
     memcpy(text + sizeof(purpose), name, len);
     (void)HMAC(EVP_sha256(), b->ticket_key, sizeof(b->ticket_key), text, sizeof(purpose) + len,
                digest, NULL);
-    return digest[0] & 1;
+    return digest[is_cut] & 1;
 }
 
 static enum link_nla choose(const struct relay_link *l, const char *cookie)
@@ -74,7 +75,7 @@ static enum link_nla choose(const struct relay_link *l, const char *cookie)
     case STORE_NLA_UNKNOWN:
         break;
     }
-    return coin(b, name) ? LINK_NLA_FIRST : LINK_NLA_LAST;
+    return coin(b, name, is_cut) ? LINK_NLA_FIRST : LINK_NLA_LAST;
 }
 
 void link_on_nla_ask(struct relay_link *l, struct link_message *m, int *fds)
@@ -89,14 +90,16 @@ void link_on_nla_ask(struct relay_link *l, struct link_message *m, int *fds)
 /* ---- the attempt ---- */
 
 /* The user's hash, or what is there. Returns why it is not his, for the admin; "" for nothing. */
-static const char *find_hash(struct broker *b, const char *name, uint8_t hash[NLA_HASH_LEN])
+static const char *find_hash(struct broker *b, const char *name, uint8_t hash[NLA_HASH_LEN],
+                             bool *is_own)
 {
     uint8_t own[NLA_HASH_LEN];
     struct store_user user;
     int r = store_user_nt_hash(b->store, name, own);
     bool is_known = store_user_get(b->store, name, &user) == 0;
 
-    if (r == 0 && is_known && !user.is_locked && strcmp(user.auth_source, "pam") != 0)
+    *is_own = r == 0 && is_known && !user.is_locked && strcmp(user.auth_source, "pam") != 0;
+    if (*is_own)
         memcpy(hash, own, NLA_HASH_LEN);
     memory_wipe(own, sizeof(own));
     if (!is_known)
@@ -139,7 +142,7 @@ static void on_who(void *arg, const char *user, const char *domain)
         link_login_reply(l, LINK_AUTH_DISCONNECT, "NLA cannot be had now; try again");
         return;
     }
-    l->login.nla_note = find_hash(b, name, hash);
+    l->login.nla_note = find_hash(b, name, hash, &l->login.nla_is_own);
     l->login.nla_state = NLA_JUDGED;
     nla_attempt_hash(l->login.nla, hash);
     memory_wipe(hash, sizeof(hash));
@@ -158,7 +161,7 @@ static void on_over(void *arg, bool is_ok, const char *why)
     char method[128];
 
     l->is_busy = false;
-    if (is_ok) {
+    if (is_ok && l->login.nla_is_own) { /* nobody proves a hash of chance, whatever is said */
         link_first_factor(l, "nla");
     } else if (l->login.nla_state == NLA_ASKED) { /* no name, so no attempt at one's password */
         log_info("nla source=%s: the client's login is not understood: %s", l->client_address, why);
@@ -196,6 +199,7 @@ void link_on_nla_login(struct relay_link *l, struct link_message *m, int *fds)
     }
     l->is_busy = true;
     l->login.nla_state = NLA_ASKED;
+    l->login.nla_is_own = false;
     link_begin(l, LINK_NLA_BEGUN);
     link_say_fds(l, &fd, 1);
     close(fd);
