@@ -19,7 +19,10 @@ static const char table[] =
     "   1: 0100007F:0D3D 0100007F:A2C4 01 00000000:00000000 00:00000000 00000000     0        0 2\n"
     "   2: 0100007F:A2C4 0100007F:0D3D 01 00000000:00000000 00:00000000 00000000  1000        0 3\n"
     "   3: 0100007F:A2C5 0100007F:0D3E 01 00000000:00000000 00:00000000 00000000  1001        0 "
-    "4\n";
+    "4\n"
+    "   4: 0100007F:A2C7 0100007F:0D3D 05 00000000:00000000 00:00000000 00000000     0        0 0\n"
+    "   5: 0100007F:A2C8 0100007F:0D3D 01 00000000:00000000 00:00000000 00000000     0        0 "
+    "0\n";
 
 static struct sockaddr_in peer_of(uint16_t port)
 {
@@ -39,6 +42,20 @@ static void the_other_end(void **state)
     peer = peer_of(0xa2c6);
     assert_false(owner_find(table, &peer, 0x0d3d, &uid));
     assert_false(owner_find("", &peer, 0x0d3d, &uid));
+}
+
+/* Whoever connects, says all that there is to say and closes is nobody's, and not root. */
+static void one_that_was_closed(void **state)
+{
+    uint32_t uid = 7;
+
+    (void)state;
+    for (uint16_t port = 0xa2c7; port <= 0xa2c8; port++) {
+        struct sockaddr_in peer = peer_of(port);
+
+        assert_false(owner_find(table, &peer, 0x0d3d, &uid));
+    }
+    assert_int_equal(uid, 7);
 }
 
 static void a_real_connection(void **state)
@@ -65,6 +82,7 @@ static void a_real_connection(void **state)
         assert_int_equal(owner_may(&o, &peer, &uid), geteuid() == 0);
         o.own = geteuid();
         close(client);
+        assert_false(owner_may(&o, &peer, &uid));
         close(server);
     }
     close(listener);
@@ -75,6 +93,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_other_end),
+        cmocka_unit_test(one_that_was_closed),
         cmocka_unit_test(a_real_connection),
     };
 

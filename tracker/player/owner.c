@@ -33,19 +33,26 @@ void owner_finish(struct owner *o)
     o->fd = -1;
 }
 
-/* A line: "  12: 0100007F:A2C4 0100007F:0D3D 01 00000000:00000000 00:00000000 00000000  1000 ..."
- */
+#define ESTABLISHED 1
+
+/* A line: "  12: 0100007F:A2C4 0100007F:0D3D 01 00000000:00000000 00:00000000 00000000  1000 0 77"
+ * with the inode last. One that was closed while it waited here has none, and its owner reads as
+ * root. */
 bool owner_find(const char *table, const struct sockaddr_in *peer, uint16_t port, uint32_t *uid)
 {
     for (const char *line = table; line; line = strchr(line, '\n')) {
-        unsigned local_port, remote_port;
+        unsigned local_port, remote_port, state;
+        unsigned long long inode;
         uint32_t local, remote, found;
 
         line += *line == '\n';
-        if (sscanf(line, " %*u: %8" SCNx32 ":%4x %8" SCNx32 ":%4x %*x %*x:%*x %*x:%*x %*x %" SCNu32,
-                   &local, &local_port, &remote, &remote_port, &found) == 5 &&
-            local == peer->sin_addr.s_addr && local_port == ntohs(peer->sin_port) &&
-            remote == htonl(INADDR_LOOPBACK) && remote_port == port) {
+        if (sscanf(line,
+                   " %*u: %8" SCNx32 ":%4x %8" SCNx32 ":%4x %2x %*x:%*x %*x:%*x %*x %" SCNu32
+                   " %*u %llu",
+                   &local, &local_port, &remote, &remote_port, &state, &found, &inode) == 7 &&
+            state == ESTABLISHED && inode != 0 && local == peer->sin_addr.s_addr &&
+            local_port == ntohs(peer->sin_port) && remote == htonl(INADDR_LOOPBACK) &&
+            remote_port == port) {
             *uid = found;
             return true;
         }
