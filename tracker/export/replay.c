@@ -65,12 +65,13 @@ static int take(struct state *s, uint64_t at_us)
     return r;
 }
 
-static int sample(struct state *s, uint64_t at_us)
+/* now_us: how far time went; nothing comes before that. */
+static int sample(struct state *s, uint64_t at_us, uint64_t now_us)
 {
     int r;
 
     if (!server_can_sync(s->server)) { /* in the middle of something: look again later */
-        s->due_us = tick_after(s->due_us);
+        s->due_us = tick_after(now_us);
         return 0;
     }
     s->is_due = false;
@@ -129,7 +130,7 @@ static int feed_all(struct state *s)
         if (record.at_us > r->until_us)
             break;
         while (e == 0 && s->is_due && record.at_us >= s->due_us)
-            e = sample(s, s->due_us);
+            e = sample(s, s->due_us, record.at_us);
         if (e == 0)
             e = on_record(s, &record);
         s->number++;
@@ -165,7 +166,7 @@ static int run(struct state *s)
     if (e == 0)
         e = feed_all(s);
     if (e == 0 && s->is_due && server_can_sync(s->server))
-        e = sample(s, s->at_us);
+        e = sample(s, s->at_us, s->at_us);
     return e;
 }
 
