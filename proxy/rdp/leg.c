@@ -93,6 +93,15 @@ int rdp_leg_open(struct leg *l, int fd, struct event_base *base, void (*wake)(vo
     return 0;
 }
 
+/* A login may have gone through it. */
+static void release(uint8_t **memory, size_t cap)
+{
+    if (*memory)
+        memory_wipe(*memory, cap);
+    free(*memory);
+    *memory = NULL;
+}
+
 void rdp_leg_close(struct leg *l)
 {
     if (l->readable)
@@ -102,10 +111,8 @@ void rdp_leg_close(struct leg *l)
     SSL_free(l->ssl);
     if (l->fd >= 0)
         close(l->fd);
-    if (l->in)
-        memory_wipe(l->in, l->in_cap);
-    free(l->in);
-    free(l->out);
+    release(&l->in, l->in_cap);
+    release(&l->out, l->out_cap);
     rdp_leg_init(l, l->name);
 }
 
@@ -275,13 +282,16 @@ void rdp_leg_drive(struct leg *l)
 
 void rdp_leg_use(struct leg *l, size_t len)
 {
+    if (!l->in) /* what stood there was a reason to close it */
+        return;
     l->in_start += len;
     l->in_len -= len;
 }
 
 void rdp_leg_use_secret(struct leg *l, size_t len)
 {
-    memory_wipe(l->in + l->in_start, len);
+    if (l->in)
+        memory_wipe(l->in + l->in_start, len);
     rdp_leg_use(l, len);
 }
 
@@ -408,13 +418,11 @@ void rdp_leg_shutdown(struct leg *l)
 void rdp_leg_relax(struct leg *l)
 {
     if (l->in_len == 0 && l->in) {
-        free(l->in);
-        l->in = NULL;
+        release(&l->in, l->in_cap);
         l->in_cap = l->in_start = 0;
     }
     if (l->out_len == 0 && l->out) {
-        free(l->out);
-        l->out = NULL;
+        release(&l->out, l->out_cap);
         l->out_cap = l->out_start = 0;
     }
 }
