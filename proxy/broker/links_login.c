@@ -315,6 +315,7 @@ struct password_check {
     uint64_t serial;
     bool has_nt_hash; /* NLA waits for it, and this may be the password */
     uint8_t nt_hash[NT_HASH_LEN];
+    char hash[STORE_HASH_MAX]; /* that it was checked against; "" for none */
 };
 
 void link_limit_policy(const struct relay_link *l, struct policy *policy)
@@ -329,11 +330,24 @@ bool link_user_may_log_in(struct broker *b, const char *user)
     return store_user_get(b->store, user, &u) == 0 && !u.is_locked;
 }
 
+/* Not when it was changed while the old one was checked: whoever has that one may not leave its NT
+ * hash behind. */
+static bool is_still_set(struct relay_link *l, const struct password_check *check)
+{
+    char now[STORE_HASH_MAX];
+    bool is_same = store_user_hash(l->links->broker->store, l->tried_user, now) == 0 &&
+                   strcmp(now, check->hash) == 0;
+
+    memory_wipe(now, sizeof(now));
+    return is_same;
+}
+
 static void password_checked(bool is_right, void *arg)
 {
     struct password_check *check = arg;
     struct relay_link *l = link_by_serial(check->links, check->serial);
 
+    is_right = is_right && l && is_still_set(l, check);
     if (l && is_right && check->has_nt_hash &&
         store_user_set_nt_hash(l->links->broker->store, l->tried_user, check->nt_hash) == 0)
         link_note(l, "user-set", "an NT hash is kept for NLA");
@@ -368,7 +382,6 @@ static void check_password(struct relay_link *l, const void *password, size_t le
 {
     struct broker *b = l->links->broker;
     struct password_check *check = calloc(1, sizeof(*check));
-    char hash[STORE_HASH_MAX] = "";
 
     if (!check) {
         link_login_failed(l, "password", "");
@@ -377,16 +390,16 @@ static void check_password(struct relay_link *l, const void *password, size_t le
     check->links = l->links;
     check->serial = l->serial;
     prepare_nla(l, check, password, len);
-    if (store_user_hash(b->store, l->tried_user, hash) < 0)
-        hash[0] = '\0'; /* unknown, or has none: the same work, and false */
-    if (hasher_check(b->hash_workers, hash, password, len, sources_lane(l->client_address),
+    if (store_user_hash(b->store, l->tried_user, check->hash) < 0)
+        check->hash[0] = '\0'; /* unknown, or has none: the same work, and false */
+    if (hasher_check(b->hash_workers, check->hash, password, len, sources_lane(l->client_address),
                      password_checked, check) < 0) {
+        memory_wipe(check, sizeof(*check));
         free(check);
         link_login_failed(l, "password", "");
     } else {
         l->is_busy = true;
     }
-    memory_wipe(hash, sizeof(hash));
 }
 
 void link_on_auth_password(struct relay_link *l, struct link_message *m, int *fds)
@@ -474,6 +487,11 @@ void link_on_auth_key(struct relay_link *l, struct link_message *m, int *fds)
     const char *method = is_cert ? "certificate" : "publickey";
 
     (void)fds;
+    if (l->protocol == PROTOCOL_RDP) { /* its clients have none, and none could prove it there */
+        log_warn("relay pid=%d claims a key at the RDP door and is ended", l->pid);
+        link_drop(l, "out of order");
+        return;
+    }
     if (!link_login_begin(l, a->user, a->device, false))
         return;
     is_known = is_cert ? cert_fits(l, a, shown, sizeof(shown))
