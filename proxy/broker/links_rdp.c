@@ -150,8 +150,9 @@ static void redirect_dialed(int fd, const char *text, void *arg)
     struct relay_link *l = link_by_serial(d->links, d->serial);
     char sentence[SESSION_TEXT_MAX];
 
-    if (l && l->state == STATE_SESSION && l->session_id == d->session_id) {
+    if (l)
         l->is_redirecting = false;
+    if (l && l->state == STATE_SESSION && l->session_id == d->session_id) {
         if (fd >= 0) {
             redirect_connected(l, fd, d);
         } else {
