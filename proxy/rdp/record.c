@@ -532,21 +532,33 @@ void rdp_record_tick(struct rdp_session *s)
         rdp_want_timer(s, now_us / 1000 + due_ms + 1);
 }
 
-void rdp_record_finish(struct rdp_session *s)
+static void end_with(struct rdp_session *s, enum end_reason reason)
 {
     struct rdp_record *r = &s->record;
-    enum end_reason reason = s->ending.reason;
 
     if (r->state == RDP_RECORD_READY)
         (void)open_writer(s);
     if (!r->writer)
         return;
-    if (desktop_close(r->writer, end_reason_name(reason == END_NONE ? END_USER_EXIT : reason),
-                      clock_mono_us()) < 0) {
+    if (desktop_close(r->writer, end_reason_name(reason), clock_mono_us()) < 0) {
         give_up(s, strerror(errno));
         return;
     }
     desktop_writer_destroy(r->writer);
     r->writer = NULL;
     r->state = RDP_RECORD_OFF;
+}
+
+void rdp_record_give_back(struct rdp_session *s)
+{
+    end_with(s, END_TARGET_UNREACHABLE);
+    s->user.tap = NULL;
+    s->record = (struct rdp_record){.state = RDP_RECORD_NONE};
+}
+
+void rdp_record_finish(struct rdp_session *s)
+{
+    enum end_reason reason = s->ending.reason;
+
+    end_with(s, reason == END_NONE ? END_USER_EXIT : reason);
 }

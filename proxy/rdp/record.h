@@ -68,6 +68,8 @@ void rdp_record_touch(struct rdp_session *s);
 void rdp_record_notice(struct rdp_session *s, const char *text);
 
 void rdp_record_tick(struct rdp_session *s);
+/* The session goes back, and another one may follow, with a recording of its own. May end all. */
+void rdp_record_give_back(struct rdp_session *s);
 void rdp_record_finish(struct rdp_session *s);
 
 #endif

@@ -321,7 +321,12 @@ bool rdp_screen_failed(struct rdp_session *s, const char *text)
     bool is_before = s->phase == PHASE_TARGET ||
                      (s->phase == PHASE_RELAYING && s->stage && !s->desktop.has_demand);
 
-    if (!s->screen || !is_before || !relay_back(s->relay, END_TARGET_UNREACHABLE, text))
+    if (!s->screen || !is_before)
+        return false;
+    rdp_record_give_back(s); /* before the broker closes it */
+    if (s->phase >= PHASE_ENDING)
+        return true;
+    if (!relay_back(s->relay, END_TARGET_UNREACHABLE, text))
         return false;
     text_copy(s->screen->note, sizeof(s->screen->note), text);
     rdp_leg_stop(&s->target, true);

@@ -183,6 +183,25 @@ bool outbox_answer(struct outbox *o, uint8_t type, uint32_t channel, bool *is_of
     return false;
 }
 
+/* All that is OUTBOX_LATEST is of a session. */
+static bool is_of_session(const struct outbox_item *item)
+{
+    return item->kind == OUTBOX_LATEST ||
+           (item->kind == OUTBOX_REQUEST &&
+            (item->type == LINK_RECORD_OPEN || item->type == LINK_HOST_KEY));
+}
+
+void outbox_forget_session(struct outbox *o)
+{
+    struct outbox_item *item, *next;
+
+    for (item = TAILQ_FIRST(&o->items); item; item = next) {
+        next = TAILQ_NEXT(item, entry);
+        if (is_of_session(item))
+            drop(o, item);
+    }
+}
+
 void outbox_rewind(struct outbox *o)
 {
     struct outbox_item *item;

@@ -57,6 +57,10 @@ void outbox_sent(struct outbox *o, struct outbox_item *item);
  * was none. *is_offer may be NULL. */
 bool outbox_answer(struct outbox *o, uint8_t type, uint32_t channel, bool *is_offer);
 
+/* The session was given back: what was to be said of it to a later broker, and asked, is nothing to
+ * the next session. */
+void outbox_forget_session(struct outbox *o);
+
 /* Another broker: everything that is still here has to be said again. */
 void outbox_rewind(struct outbox *o);
 

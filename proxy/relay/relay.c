@@ -79,6 +79,7 @@ void relay_forget_session(struct relay *r)
         close(r->page_fd);
     r->page_fd = -1;
     r->session_id = 0;
+    outbox_forget_session(&r->outbox);
     policy_defaults(&r->policy);
     log_set_prefix("%s %s:%u", r->protocol->name, r->client_address, r->client_port);
     relay_enter(r, LINK_PHASE_CHOOSING);

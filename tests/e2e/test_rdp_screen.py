@@ -244,9 +244,16 @@ def test_a_target_that_fails_leads_back(make_screen, clients, place, screen):
         assert {r["resourceName"] for r in p.wait_history(2)} == {"dead", "odd"}
         shows_list(screen)
         shows_error(screen)
+        p.kill()  # what was said of the session that failed is nothing to a later broker
+        p.start()
         type_in(screen, "win01", "Return")
         is_in(p, "win01")
         shows(screen, BLUE, (40, 60, 700, 500))
+        clients.pop().stop()
+        row, = [r for r in p.wait_history(3) if r["resourceName"] == "win01"]
+        assert row["recording"] == "ok"  # its own
+        assert "%s.rdp.zst" % row["id"] in [os.path.basename(r["path"]) for r in p.json("recording", "ls")]
+        p.do("recording", "verify", str(row["id"]))
     finally:
         other.stop()
 

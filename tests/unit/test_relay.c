@@ -1365,6 +1365,25 @@ static void outbox_repeats_the_newest(void **unused)
     outbox_finish(&o);
 }
 
+/* A session that was given back: a later broker would take what was left of it for nonsense. */
+static void outbox_forgets_a_session(void **unused)
+{
+    struct outbox o;
+
+    (void)unused;
+    outbox_init(&o);
+    put(&o, LINK_FRAME, 1, OUTBOX_LATEST, 0);
+    put(&o, LINK_RECORD_OPEN, 1, OUTBOX_REQUEST, 0);
+    put(&o, LINK_EVENT, 0, OUTBOX_EVENT, 0);
+    put(&o, LINK_TARGETS, 0, OUTBOX_REQUEST, 0);
+    outbox_forget_session(&o);
+    assert_int_equal(o.count, 2);
+    assert_int_equal(outbox_next(&o)->type, LINK_EVENT);
+    assert_false(outbox_answer(&o, LINK_RECORD_OPEN, 0, NULL));
+    assert_true(outbox_answer(&o, LINK_TARGETS, 0, NULL));
+    outbox_finish(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1397,6 +1416,7 @@ int main(void)
         cmocka_unit_test(outbox_keeps_what_matters),
         cmocka_unit_test(outbox_never_drops_requests),
         cmocka_unit_test(outbox_repeats_the_newest),
+        cmocka_unit_test(outbox_forgets_a_session),
     };
 
     signal(SIGPIPE, SIG_IGN);
