@@ -165,7 +165,10 @@ static enum verdict look_at_data_of_user(struct rdp_session *s, const struct mcs
     if (pdu->channel == s->u.ids.io_channel)
         v = look_at_io_of_user(s, pdu, f, at);
     else if (is_named(s, pdu->channel, "drdynvc")) {
-        s->desktop.is_human |= dvc_client_scan(pdu->data, &s->desktop.dvc);
+        if (dvc_client_scan(pdu->data, &s->desktop.dvc)) {
+            s->desktop.is_human = true;
+            rdp_record_touch(s);
+        }
         rdp_notice_dynamic_of_user(s, pdu->data);
         if (rdp_dynamic_of_user(s, pdu->data))
             return DROP;

@@ -10,6 +10,7 @@ import pytest
 
 import harness
 import rdp_peers as peers
+import rdp_script as rdp
 from harness import wait_until
 from rdp_fixtures import *
 
@@ -129,6 +130,24 @@ def test_keys_with_input_all(make_rdp, xrdp, clients, place, screen):
     keys = [e[:3] for e in events_of(records_of(p)) if e[0] == 1]
     assert (1, 0, 0x2d) in keys and (1, 1, 0x2d) in keys, keys
     assert (1, 2, 0x4b) in keys, keys  # extended
+
+
+def test_a_finger(make_rdp, place):
+    """Touch comes through a dynamic channel: that it was used is kept, and counts as use."""
+    def script(served):
+        served.go()
+        served.say(rdp.chunk(b"\x10\x05" + b"Microsoft::Windows::RDS::Input\0"), served.names["drdynvc"])
+        served.stay()
+
+    p = add_target(make_rdp(), "win01", rdp.RawTarget(place, "touch", script))
+    c = rdp.RawClient(p.rdp_port).go("active", "alice+win01", PASSWORD)
+    while c.data()[0] != c.channels["drdynvc"]:
+        pass
+    c.say(rdp.chunk(b"\x30\x05" + struct.pack("<HIB", 3, 7, 0)), c.channels["drdynvc"])
+    c.say(rdp.chunk(b"\x30\x05" + struct.pack("<HI", 5, 6)), c.channels["drdynvc"])  # hovering is over
+    c.bye()
+    ended(p)
+    assert [e[0] for e in events_of(records_of(p))] == [6]
 
 
 def test_a_killed_relay_leaves_what_was(proxy, clients, place, screen):
