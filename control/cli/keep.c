@@ -18,11 +18,13 @@
 #define BYTES_MAX ((off_t)256 * 1024 * 1024)
 #define TAIL      32
 
-/* "DIR/sallyport", made when it is missing. */
+/* "DIR/sallyport", made when it is missing. One of somebody else is not used: for root in a user's
+ * environment it may lead anywhere, and files are removed there. */
 static bool find_folder(struct keep *k)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char parent[200];
+    struct stat st;
 
     if (cache && cache[0] == '/')
         snprintf(parent, sizeof(parent), "%s", cache);
@@ -32,7 +34,9 @@ static bool find_folder(struct keep *k)
         return false;
     snprintf(k->folder, sizeof(k->folder), "%s/sallyport", parent);
     (void)mkdir(parent, 0700);
-    return mkdir(k->folder, 0700) == 0 || errno == EEXIST;
+    if (mkdir(k->folder, 0700) < 0 && errno != EEXIST)
+        return false;
+    return lstat(k->folder, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
 }
 
 static bool path_of(const struct keep *k, const char *name, char *dst, size_t len)
