@@ -618,7 +618,8 @@ def test_the_broker_dies(proxy, jumper, sig):
             shell.expect("alone-2")
             proxy.start()
             wait_until(lambda: proxy.json("status")["adopted"] == 2, "both are adopted")
-        assert proxy.relays() == relays and master.poll() is None
+        # the look whether the gate listens may still be there, as a relay of nobody
+        assert set(relays) <= set(proxy.relays()) and master.poll() is None
         row = proxy.wait_sessions(1)[0]
         assert (row["id"], row["startTime"]) == (before["id"], before["startTime"])
         assert jumper.ssh("echo new").stdout == "new\n"
