@@ -343,7 +343,7 @@ static const struct field fields_gate_jump[] = {
     ((id) == LINK_HELLO || (id) == LINK_AUTH_PASSWORD || (id) == LINK_AUTH_RESULT || \
      (id) == LINK_ROUTE_RESULT || (id) == LINK_BACK_RESULT || (id) == LINK_HOP ||    \
      (id) == LINK_GATE_KEY || (id) == LINK_WELCOME || (id) == LINK_GATE_JUMP ||      \
-     (id) == LINK_REDIRECTED)
+     (id) == LINK_REDIRECTED || (id) == LINK_AUTH_ANSWER || (id) == LINK_AUTH_PROMPT)
 
 /* Indexed by the number on the wire; rows without a name are not messages. */
 static const struct message_row messages[] = {
