@@ -83,12 +83,14 @@ static bool find_viewer(char *dst, size_t len)
     return false;
 }
 
-/* What it prints is of nobody's interest. The login is any: who may look was decided before. */
+/* What it prints is of nobody's interest. The login is any: who may look was decided before. What
+ * is shown is a stranger's: nothing of the viewer's own is shared with it. */
 static void become_viewer(const struct playing *p, const char *path)
 {
     char to[NUMBER_LEN], size[NUMBER_LEN], title[64];
-    const char *args[] = {path, to,    "/u:viewer", "/p:any",          "/cert:ignore",
-                          size, title, "/bpp:32",   "-auto-reconnect", NULL};
+    const char *args[] = {
+        path, to,    "/u:viewer", "/p:any", "/cert:ignore", "-auto-reconnect", "-clipboard",
+        size, title, "/bpp:32",   NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
