@@ -404,15 +404,17 @@ static void step_mcs(struct rdp_session *s)
     enum parse r;
 
     while (s->phase == PHASE_TARGET && (r = rdp_frame(&s->target, ANSWER_MAX, &f)) != PARSE_MORE) {
-        if (r != PARSE_OK || f.kind != FRAME_TPKT)
+        if (r != PARSE_OK || f.kind != FRAME_TPKT) {
             failf(s, "%s does not speak RDP as it is understood here", s->t.name);
-        else if (s->t.step == TARGET_CONNECT)
+            return;
+        }
+        rdp_leg_use(&s->target, f.len); /* before: a failure in lock-step closes the leg */
+        if (s->t.step == TARGET_CONNECT)
             take_response(s, &f);
         else if (mcs_parse(frame_body(&f), &pdu) != PARSE_OK)
             failf(s, "%s does not speak RDP as it is understood here", s->t.name);
         else
             take_confirm(s, &pdu);
-        rdp_leg_use(&s->target, f.len);
     }
 }
 

@@ -459,6 +459,7 @@ TARGETS = {
     "credssp: empty": hybrid(b"\x30\0"),
     "credssp: the end": lambda s: (s.x224(rdp.x224_confirm(rdp.HYBRID)), s.tls(), s.sock.recv(9)),
     "connect: garbage": at("connect", GARBAGE),
+    "connect: garbage, on and on": at("connect", b"\x80" * 1000000),
     "connect: 65535": at("connect", b"\3\0\xff\xff" + b"x" * 70000),
     "connect: fast-path": at("connect", b"\0\4\0\0" * 99),
     "connect: refused": at("connect", rdp.connect_response([1010, 1011], result=2)),
