@@ -89,14 +89,14 @@ void channels_choose(struct rdp_session *s, uint64_t allowed)
         s->t.is_dropped[i] = !is_fixed_allowed(s->u.client.channels[i].name, s->t.allowed);
 }
 
-bool channels_are_all(const struct rdp_session *s)
+static bool are_all(const struct rdp_session *s)
 {
     return s->t.allowed == POLICY_RDP_ALL;
 }
 
 bool channels_are_read(const struct rdp_session *s)
 {
-    return !channels_are_all(s) || rdp_record_reads(s);
+    return !are_all(s) || rdp_record_reads(s);
 }
 
 void channels_describe(const struct rdp_session *s, char *dst, size_t len)
@@ -187,7 +187,7 @@ static bool may_pass(struct rdp_session *s, uint16_t channel, struct cursor mess
         return lower_version(message, at);
     if (!memchr(message.at, 0, cursor_left(&message)) || !dvc_create_parse(message, &create))
         return false;
-    if (channels_are_all(s) || is_dynamic_allowed(create.name, s->t.allowed))
+    if (are_all(s) || is_dynamic_allowed(create.name, s->t.allowed))
         return true;
     refuse(s, channel, &create);
     return false;
@@ -226,7 +226,7 @@ bool channels_filter_devices(struct rdp_session *s, uint16_t channel, struct cur
     struct buffer filtered;
     uint32_t types = 0;
 
-    if (channels_are_all(s))
+    if (are_all(s))
         return false;
     switch (chunks_take(&s->desktop.devices, data, devices_judge, &message)) {
     case CHUNKS_PASS:

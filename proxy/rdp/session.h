@@ -121,17 +121,15 @@ struct target_side {
 /* What is known of the desktop; splice.c learns it. */
 struct desktop {
     struct share_facts facts;
-    bool has_demand;    /* the target's licensing is over */
-    bool wants_confirm; /* after a stage: nothing of the client passes before it */
-    bool is_active;     /* capabilities exchanged: updates may be sent */
-    bool wants_exit;    /* the client asked to shut down */
-    bool is_bye;        /* the client said the ultimatum */
-    bool is_logged_on;
+    bool has_demand;     /* the target's licensing is over */
+    bool wants_confirm;  /* after a stage: nothing of the client passes before it */
+    bool is_active;      /* capabilities exchanged: updates may be sent */
+    bool wants_exit;     /* the client asked to shut down */
+    bool is_bye;         /* the client said the ultimatum */
     uint32_t error_info; /* what the target gave as its reason; 0 none */
     struct dvc_state dvc;
     struct chunks dynamic, devices; /* of drdynvc from the target, of rdpdr from the client */
     struct input_state input;
-    uint64_t dropped; /* PDUs that went nowhere */
     /* of the run that is looked at */
     bool is_human;         /* somebody typed or clicked */
     struct buffer instead; /* goes in the place of a dropped PDU */
@@ -265,7 +263,6 @@ void nla_finish(struct rdp_session *s);
 /* ---- channels.c: what may be shared beside the desktop ---- */
 /* Which of the client's channels lead nowhere; before the target is told of them. */
 void channels_choose(struct rdp_session *s, uint64_t allowed);
-bool channels_are_all(const struct rdp_session *s);
 /* Somebody has to be able to read them: policy, or a recording. */
 bool channels_are_read(const struct rdp_session *s);
 /* "desktop,clipboard,sound" */

@@ -272,13 +272,6 @@ static enum verdict redirected(struct rdp_session *s, struct cursor packet)
     return rdp_redirect_wanted(s, packet) ? STOP : DROP;
 }
 
-static void note_logon(struct rdp_session *s, const struct share_pdu *pdu)
-{
-    s->desktop.is_logged_on = true;
-    if (!pdu->is_compressed)
-        rdp_cookie_given(s, pdu->body);
-}
-
 static enum verdict look_at_share_of_target(struct rdp_session *s, const struct share_pdu *pdu)
 {
     struct desktop *d = &s->desktop;
@@ -296,8 +289,8 @@ static enum verdict look_at_share_of_target(struct rdp_session *s, const struct 
     case SHARE_DATA:
         if (pdu->data_type == DATA_FONT_MAP)
             d->is_active = true;
-        else if (pdu->data_type == DATA_SAVE_SESSION_INFO)
-            note_logon(s, pdu);
+        else if (pdu->data_type == DATA_SAVE_SESSION_INFO && !pdu->is_compressed)
+            rdp_cookie_given(s, pdu->body);
         else if (pdu->data_type == DATA_SET_ERROR_INFO && !pdu->is_compressed &&
                  !error_info_parse(pdu->body, &d->error_info))
             d->error_info = 0;
@@ -498,7 +491,6 @@ static void run(struct way *w)
             if (instead->len && !instead->failed)
                 hand_on(w, instead->data, instead->len);
             buffer_reset(instead);
-            w->s->desktop.dropped += v == DROP;
         }
         can_go_on = v != STOP && !is_over(w);
     }
