@@ -174,7 +174,8 @@ int tls_prepare(void)
     if ((r = use_certificate(server_ctx)) < 0)
         return r;
     SSL_CTX_set_num_tickets(server_ctx, 0);
-    SSL_CTX_set_options(server_ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
+    /* what clients send is little, and has passwords in it that we wipe: so must the library */
+    SSL_CTX_set_options(server_ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_CLEANSE_PLAINTEXT);
     rehearse();
     return 0;
 }
