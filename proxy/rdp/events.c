@@ -7,10 +7,13 @@
 
 #include "proxy/rdp/le.h"
 
-#define SLOW_EXTENDED 0x0300
-#define SLOW_RELEASE  0x8000
-#define FAST_RELEASE  0x01
-#define FAST_EXTENDED 0x06
+/* KBDFLAGS_, 2.2.8.1.1.3.1.1.1 and 2.2.8.1.2.2.1 */
+#define SLOW_EXTENDED  0x0300 /* both */
+#define SLOW_EXTENDED1 0x0200
+#define SLOW_RELEASE   0x8000
+#define FAST_RELEASE   0x01
+#define FAST_EXTENDED  0x06
+#define FAST_EXTENDED1 0x04
 
 enum { FAST_SCANCODE, FAST_MOUSE, FAST_MOUSEX, FAST_SYNC, FAST_UNICODE, FAST_RELMOUSE, FAST_QOE };
 
@@ -71,6 +74,7 @@ static bool take_fast(struct cursor *c, struct input_event *out)
             return false;
         out->kind = INPUT_SCANCODE;
         out->is_extended = head & FAST_EXTENDED;
+        out->is_extended1 = head & FAST_EXTENDED1;
         out->code = code;
         return true;
     case FAST_UNICODE:
@@ -102,6 +106,7 @@ static bool take_slow_key(struct cursor *c, enum input_kind kind, struct input_e
     out->kind = kind;
     out->is_release = flags & SLOW_RELEASE;
     out->is_extended = kind == INPUT_SCANCODE && flags & SLOW_EXTENDED;
+    out->is_extended1 = kind == INPUT_SCANCODE && flags & SLOW_EXTENDED1;
     return true;
 }
 

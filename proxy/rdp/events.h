@@ -36,10 +36,11 @@ enum input_kind {
 
 struct input_event {
     enum input_kind kind;
-    bool is_release;  /* of SCANCODE, UNICODE */
-    bool is_extended; /* of SCANCODE: behind 0xe0 or 0xe1 */
-    uint16_t code;    /* scancode, or a unit of UTF-16 */
-    uint32_t flags;   /* of SYNC, POINTER, BUTTONS: 1 the fourth, 2 the fifth */
+    bool is_release;   /* of SCANCODE, UNICODE */
+    bool is_extended;  /* of SCANCODE: behind 0xe0 or 0xe1 */
+    bool is_extended1; /* behind 0xe1 */
+    uint16_t code;     /* scancode, or a unit of UTF-16 */
+    uint32_t flags;    /* of SYNC, POINTER, BUTTONS: 1 the fourth, 2 the fifth */
     uint16_t x, y;
 };
 

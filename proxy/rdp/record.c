@@ -443,6 +443,14 @@ static bool take_pointer(const struct input_event *e, struct desktop_input *out)
     return button || e->flags & INPUT_POINTER_MOVE;
 }
 
+/* Which key it was says its prefix, too. */
+static uint8_t prefix_of(const struct input_event *e)
+{
+    if (e->is_extended1)
+        return DESKTOP_INPUT_EXTENDED1;
+    return e->is_extended ? DESKTOP_INPUT_EXTENDED : 0;
+}
+
 static bool take_event(const struct input_event *e, bool has_keys, struct desktop_input *out)
 {
     *out = (struct desktop_input){0};
@@ -451,8 +459,7 @@ static bool take_event(const struct input_event *e, bool has_keys, struct deskto
     case INPUT_UNICODE:
         out->kind = e->kind == INPUT_SCANCODE ? DESKTOP_INPUT_KEY : DESKTOP_INPUT_UNICODE;
         out->flags = (uint8_t)((e->is_release ? DESKTOP_INPUT_RELEASE : 0) |
-                               (has_keys && e->is_extended ? DESKTOP_INPUT_EXTENDED : 0) |
-                               (has_keys ? 0 : DESKTOP_INPUT_WITHHELD));
+                               (has_keys ? prefix_of(e) : DESKTOP_INPUT_WITHHELD));
         out->code = has_keys ? e->code : 0;
         return true;
     case INPUT_POINTER:

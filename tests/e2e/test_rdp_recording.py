@@ -132,6 +132,18 @@ def test_keys_with_input_all(make_rdp, xrdp, clients, place, screen):
     assert (1, 2, 0x4b) in keys, keys  # extended
 
 
+def test_a_key_behind_e1(make_rdp, place):
+    """Pause, which is not Ctrl and Num Lock."""
+    p = add_target(make_rdp({"recording": {"input": "all"}}), "win01", rdp.RawTarget(place, "pause"))
+    c = rdp.RawClient(p.rdp_port).go("active", "alice+win01", PASSWORD)
+    p.wait_sessions(1, "active")
+    c.send(b"\x08\x06\x04\x1d\x02\x1d")  # fast-path: behind E1, and behind E0
+    c.say(rdp.share_data(0x1c, struct.pack("<HHIHHHH", 1, 0, 0, 4, 0x200, 0x1d, 0), c.share, c.user))
+    c.bye()
+    ended(p)
+    assert [e[:3] for e in events_of(records_of(p))] == [(1, 4, 0x1d), (1, 2, 0x1d), (1, 4, 0x1d)]
+
+
 def test_a_finger(make_rdp, place):
     """Touch comes through a dynamic channel: that it was used is kept, and counts as use."""
     def script(served):
