@@ -43,7 +43,10 @@ void link_on_reconnect(struct relay_link *l, struct link_message *m, int *fds)
 
 void link_cookie_ended(struct relay_link *l, enum end_reason reason)
 {
-    if (l->has_cookie)
+    /* a client tries again and again, and its target may be down for a while: that ends nothing */
+    bool was_in_vain = !l->is_ready && !l->is_end_sent && reason == END_TARGET_UNREACHABLE;
+
+    if (l->has_cookie && !was_in_vain)
         cookies_ended(l->links->cookies, l->cookie, l->user, l->target,
                       reason == END_NETWORK_LOST && !l->is_end_sent);
     l->has_cookie = false;

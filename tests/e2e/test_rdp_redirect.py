@@ -354,6 +354,26 @@ def lose(c):
     c.close()
 
 
+def test_a_target_that_is_down_for_a_while(make_rdp, raw, users):
+    """A client that tries to come back meanwhile may try again."""
+    def script(s):
+        if len(s.target.served) == 2:
+            s.go("x224")  # hangs up where TLS begins
+        else:
+            gives_cookie(s)
+
+    target = raw(script)
+    p = add_target(make_rdp(), "win01", target)
+    lose(first_session(users, (p, target)))
+    ended(p)
+    c = users(p).go("join")
+    c.info("alice+win01", PASSWORD, cookie=SHOWN)
+    c.error_info()
+    ended(p, 2)
+    assert "target-unreachable" in {r["endReason"] for r in p.history()}
+    assert comes_back(users, (p, target), 3)[0] == SHOWN
+
+
 def test_a_client_whose_loss_nobody_noticed(users, cookies):
     first_session(users, cookies)
     assert comes_back(users, cookies, 2)[0] == SHOWN
