@@ -629,7 +629,7 @@ def test_certificate_makes_no_key_that_stays(certified, ca, keys):
     with open(keys.make("alice") + ".pub") as f:
         r = harness.Client(certified, target="", key=ca.sign()).ssh("keys", "add", stdin=f)
     assert r.returncode == 4 and "you logged in by a certificate" in r.stderr
-    assert certified.rows("user", "key", "ls", "alice") == []
+    assert certified.json("user", "key", "ls", "alice") == []
 
 
 @pytest.mark.parametrize("kind,bits", [("ed25519", None), ("ecdsa", 256), ("ecdsa", 384),
