@@ -246,6 +246,7 @@ def test_a_target_that_fails_leads_back(make_screen, clients, place, screen):
         shows_error(screen)
         p.kill()  # what was said of the session that failed is nothing to a later broker
         p.start()
+        wait_until(lambda: p.json("status")["adopted"] == 1, "the connection is adopted")
         type_in(screen, "win01", "Return")
         is_in(p, "win01")
         shows(screen, BLUE, (40, 60, 700, 500))
