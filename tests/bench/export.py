@@ -39,7 +39,7 @@ class Bench:
     def record(self, server, name, options):
         """The id of a recording in which the desktop scrolls all the time."""
         self.proxy.do("target", "add", name, "--type", "rdp", "--address", server.address,
-                      "--account", "bob", "--auth", "none", "--accept-new")
+                      "--account", "bob", "--auth", "passthrough", "--accept-new")
         self.proxy.grant("alice", name)
         scroll = rdp.Scroll(self.dir, server.display, name)
         client = peers.xfreerdp(self.dir, self.screen, self.proxy.rdp_port, "alice+" + name,
@@ -58,6 +58,7 @@ class Bench:
         out = self.proxy.json("recording", "export", recording, self.dir + "/%s.mp4" % name)
         took, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        assert out["pictures"] > 5 * out["seconds"], "the desktop was not busy: %s" % out
         report("export of a busy desktop, " + name, out["seconds"] / took, "x", FACTOR,
                at_most=False, note="%.1f x of one core; %d pictures in %.0f s, %.1f MB" % (
                    out["seconds"] / spent, out["pictures"], out["seconds"],
