@@ -11,8 +11,6 @@
 #include "proxy/rdp/le.h"
 #include "proxy/rdp/redirection.h"
 
-#define INFO_EXTENDED  3 /* of Save Session Info */
-#define FIELD_COOKIE   1u
 #define ARC_LEN        28
 #define ARC_RANDOM     16
 #define CLIENT_RANDOM  32
@@ -37,7 +35,7 @@ static bool put_hash(uint32_t logon_id, const uint8_t verifier[ARC_RANDOM],
     return is_ok && len == LINK_COOKIE;
 }
 
-/* ARC_SC_PRIVATE_PACKET and ARC_CS_PRIVATE_PACKET look the same. */
+/* ARC_CS_PRIVATE_PACKET; the server's, which looks the same, is logon_cookie_parse()'s. */
 static bool take_arc(struct cursor *c, uint32_t *logon_id, const uint8_t **bytes)
 {
     uint32_t len, version;
@@ -50,19 +48,15 @@ bool arc_given(struct cursor body, uint8_t hash[LINK_COOKIE])
 {
     static const uint8_t zeroes[CLIENT_RANDOM];
     uint8_t verifier[EVP_MAX_MD_SIZE];
-    uint32_t type, fields, len, logon_id;
-    const uint8_t *random;
+    struct logon_cookie cookie;
     unsigned got = 0;
-    uint16_t length;
 
-    if (!cursor_le32(&body, &type) || type != INFO_EXTENDED || !cursor_le16(&body, &length) ||
-        !cursor_le32(&body, &fields) || !(fields & FIELD_COOKIE) || !cursor_le32(&body, &len) ||
-        !take_arc(&body, &logon_id, &random))
+    if (!logon_cookie_parse(body, &cookie))
         return false;
-    if (!HMAC(EVP_md5(), random, ARC_RANDOM, zeroes, sizeof(zeroes), verifier, &got) ||
+    if (!HMAC(EVP_md5(), cookie.bits, ARC_RANDOM, zeroes, sizeof(zeroes), verifier, &got) ||
         got != ARC_RANDOM)
         return false;
-    return put_hash(logon_id, verifier, hash);
+    return put_hash(cookie.logon_id, verifier, hash);
 }
 
 /* The cookie and the length in front of it, in the extended part. */
