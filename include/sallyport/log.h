@@ -27,6 +27,9 @@ enum log_sink { LOG_SINK_STDERR, LOG_SINK_SYSLOG };
 
 /* program names the process in each line ("sallyportd"); borrowed for ever. */
 void log_open(const char *program, enum log_sink sink, enum log_level level);
+/* The same as the daemon says by the environment of what it starts: SALLYPORT_LOG ("syslog" or
+ * else stderr) and SALLYPORT_LOG_LEVEL. Returns the sink. */
+enum log_sink log_open_as_told(const char *program);
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 bool log_level_from_text(const char *text, enum log_level *out);

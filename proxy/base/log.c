@@ -55,6 +55,18 @@ void log_open(const char *program, enum log_sink sink, enum log_level level)
         openlog(program, LOG_PID | LOG_NDELAY, LOG_AUTHPRIV);
 }
 
+enum log_sink log_open_as_told(const char *program)
+{
+    const char *told = getenv("SALLYPORT_LOG"), *name = getenv("SALLYPORT_LOG_LEVEL");
+    enum log_sink sink = told && strcmp(told, "syslog") == 0 ? LOG_SINK_SYSLOG : LOG_SINK_STDERR;
+    enum log_level level = LOG_LEVEL_INFO;
+
+    if (name)
+        (void)log_level_from_text(name, &level);
+    log_open(program, sink, level);
+    return sink;
+}
+
 void log_set_level(enum log_level level)
 {
     state.level = level;

@@ -335,19 +335,14 @@ static bool parse_arguments(struct gate *g, int argc, char **argv)
 static void open_log(struct gate *g, const char *name)
 {
     static char program[32];
-    const char *sink = getenv("SALLYPORT_LOG");
-    const char *level_name = getenv("SALLYPORT_LOG_LEVEL");
-    bool is_syslog = sink && strcmp(sink, "syslog") == 0;
-    enum log_level level = LOG_LEVEL_INFO;
     struct stat st;
     int next = dup(STDERR_FILENO);
+    bool is_syslog;
 
-    if (level_name)
-        (void)log_level_from_text(level_name, &level);
     snprintf(program, sizeof(program), "sallyport-%s", name);
     if (next >= 0)
         close(next);
-    log_open(program, is_syslog ? LOG_SINK_SYSLOG : LOG_SINK_STDERR, level);
+    is_syslog = log_open_as_told(program) == LOG_SINK_SYSLOG;
     g->log_fd = is_syslog && next >= 0 && fstat(next, &st) == 0 && S_ISSOCK(st.st_mode) ? next : -1;
 }
 

@@ -132,17 +132,6 @@ static bool parse_arguments(struct sandbox *sandbox, int argc, char **argv)
     return optind == argc && sandbox->root_dir;
 }
 
-static void open_log(void)
-{
-    const char *sink = getenv("SALLYPORT_LOG"), *name = getenv("SALLYPORT_LOG_LEVEL");
-    enum log_level level = LOG_LEVEL_INFO;
-
-    if (name)
-        (void)log_level_from_text(name, &level);
-    log_open("sallyport-nla",
-             sink && strcmp(sink, "syslog") == 0 ? LOG_SINK_SYSLOG : LOG_SINK_STDERR, level);
-}
-
 int main(int argc, char **argv)
 {
     struct sandbox sandbox = {0};
@@ -155,7 +144,7 @@ int main(int argc, char **argv)
         return 2;
     }
     fcntl(LINK_FD, F_SETFD, FD_CLOEXEC);
-    open_log();
+    (void)log_open_as_told("sallyport-nla");
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, on_child);
     signal(SIGINT, SIG_IGN); /* Ctrl-C is for the broker, whose end is ours */

@@ -45,17 +45,6 @@ static bool parse_arguments(struct sandbox *sandbox, int argc, char **argv)
     return optind == argc && sandbox->root_dir;
 }
 
-static void open_log(void)
-{
-    const char *sink = getenv("SALLYPORT_LOG"), *name = getenv("SALLYPORT_LOG_LEVEL");
-    enum log_level level = LOG_LEVEL_INFO;
-
-    if (name)
-        (void)log_level_from_text(name, &level);
-    log_open("sallyport-probe",
-             sink && strcmp(sink, "syslog") == 0 ? LOG_SINK_SYSLOG : LOG_SINK_STDERR, level);
-}
-
 /* Everything that needs files before, everything from outside after. */
 static int enter_sandbox(const struct sandbox *sandbox, int (*warm_up)(void))
 {
@@ -75,7 +64,7 @@ int probing_start(int argc, char **argv, int (*warm_up)(void))
 {
     struct sandbox sandbox = {0};
 
-    open_log();
+    (void)log_open_as_told("sallyport-probe");
     if (!parse_arguments(&sandbox, argc, argv)) {
         fprintf(stderr, "error: %s --probe is started by sallyportd, not by hand\n", argv[0]);
         return -2;
